@@ -63,7 +63,7 @@ def _stuck(schedule: Schedule) -> Iterator[str]:
 
 
 def _is_ready(step: Pass, num_stages: int, done: set[Pass]) -> bool:
-    kind, stage, microbatch = step
+    kind, stage, microbatch = step[:3]
     if kind is FORWARD:
         return stage == 0 or Pass(FORWARD, stage - 1, microbatch) in done
     if kind is WEIGHT_GRAD:

@@ -123,5 +123,5 @@ def lower(schedule: Schedule) -> dict[int, list[Any]]:
 
 
 def _action(step: Sequence[Any]) -> _Action:
-    kind, stage, microbatch = step
+    kind, stage, microbatch = step[:3]
     return _Action(stage, _ComputationType.from_str(kind.value), microbatch)

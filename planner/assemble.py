@@ -55,6 +55,7 @@ def build_plan(
             stage_to_rank=schedule.stage_to_rank,
             layers_per_stage=placement.layers_per_stage,
             passes=schedule.to_text(),
+            copies=schedule.copies,
         ),
         layers=layers,
         prediction=predict(evaluated, assumptions),

@@ -30,13 +30,18 @@ class PlanCluster(Spec):
 
 
 class Pipeline(Spec):
-    """The order of passes. ``layers_per_stage``: per virtual stage. ``passes``: {rank: "0F0 0F1 0B0 …"}."""
+    """The order of passes. ``layers_per_stage``: per virtual stage. ``passes``: {rank: "0F0 0F1 0B0 …"}.
+
+    ``copies``: whole models that run through the ranks; ``num_stages``, ``stage_to_rank`` and ``layers_per_stage``
+    count the stages of all of them.
+    """
 
     schedule: str
     num_stages: PositiveInt
     stage_to_rank: tuple[int, ...]
     layers_per_stage: tuple[int, ...]
     passes: dict[str, str]
+    copies: PositiveInt = 1
 
 
 class PlanLayer(Spec):
@@ -110,8 +115,9 @@ class Plan(Spec):
             )
         if len(self.pipeline.layers_per_stage) != self.pipeline.num_stages:
             raise ValueError("pipeline.layers_per_stage must have one entry per stage")
+        self._check_copies()
         placed = Counter(layer.stage for layer in self.layers)
-        stages = dict(enumerate(self.pipeline.layers_per_stage))
+        stages = dict(enumerate(self.pipeline.layers_per_stage[: self.pipeline.num_stages // self.pipeline.copies]))
         if placed != Counter(stages):
             raise ValueError(
                 f"layers puts {dict(sorted(placed.items()))} layers on the stages, pipeline.layers_per_stage {stages}"
@@ -120,10 +126,24 @@ class Plan(Spec):
             raise ValueError(f"pipeline.passes must have one entry per pipeline rank 0..{self.layout.pp - 1}")
         return self
 
+    def _check_copies(self) -> None:
+        """Every copy holds the same layers; ``layers`` places those of the first."""
+        pipeline = self.pipeline
+        if pipeline.num_stages % pipeline.copies:
+            raise ValueError(f"pipeline.num_stages = {pipeline.num_stages} must divide into {pipeline.copies} copies")
+        first = pipeline.layers_per_stage[: pipeline.num_stages // pipeline.copies]
+        if pipeline.layers_per_stage != first * pipeline.copies:
+            raise ValueError("pipeline.layers_per_stage must be the same for every copy")
+
     def schedule(self) -> Schedule:
         """The order of passes as data."""
+        pipeline = self.pipeline
         return Schedule.from_text(
-            self.pipeline.schedule, self.layout.num_microbatches, self.pipeline.stage_to_rank, self.pipeline.passes
+            pipeline.schedule,
+            self.layout.num_microbatches,
+            pipeline.stage_to_rank,
+            pipeline.passes,
+            pipeline.copies,
         )
 
     @computed_field  # type: ignore[prop-decorator]

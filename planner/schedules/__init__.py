@@ -3,8 +3,9 @@
 May import ``costmodel.schema``; ``report`` also ``planner.simulator``.
 """
 
+from planner.schedules.kind import ScheduleKind
 from planner.schedules.names import PYTORCH_NAMES, canonical_name
-from planner.schedules.registry import SCHEDULES, ScheduleKind, build_schedule, supports
+from planner.schedules.registry import SCHEDULES, build_schedule, supports
 from planner.schedules.validator import check_schedule
 
 __all__ = [

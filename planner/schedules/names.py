@@ -9,13 +9,18 @@ import re
 
 from costmodel.schema.errors import UnknownName
 
+NAMES = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1")
+"""The canonical names."""
+
 PYTORCH_NAMES = {
     "gpipe": "GPipe",
     "1f1b": "1F1B",
     "interleaved-1f1b": "Interleaved1F1B",
     "zb-h1": "InterleavedZeroBubble",
 }
-"""Canonical name -> the name that ``torch.distributed.pipelining.schedules.get_schedule_class`` takes."""
+"""Canonical name -> the name that ``torch.distributed.pipelining.schedules.get_schedule_class`` takes, where it has
+one.
+"""
 
 _SPOKEN = {"vpp": "interleaved-1f1b", "interleaved": "interleaved-1f1b", "zb1p": "zb-h1"}
 
@@ -24,7 +29,8 @@ def _fold(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-_CANONICAL = {_fold(spelling): name for name, torch_name in PYTORCH_NAMES.items() for spelling in (name, torch_name)}
+_CANONICAL = {_fold(name): name for name in NAMES}
+_CANONICAL |= {_fold(torch_name): name for name, torch_name in PYTORCH_NAMES.items()}
 _CANONICAL |= {_fold(spelling): name for spelling, name in _SPOKEN.items()}
 
 
@@ -36,5 +42,5 @@ def canonical_name(name: str) -> str:
     folded = _fold(name)
     found = _CANONICAL.get(folded) or _CANONICAL.get(folded.removeprefix("schedule"))
     if found is None:
-        raise UnknownName("schedule", name, PYTORCH_NAMES)
+        raise UnknownName("schedule", name, NAMES)
     return found

@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from costmodel.schema.errors import InvalidSpec
-from costmodel.schema.schedule import Pass, Schedule
+from costmodel.schema.schedule import Schedule
 from planner.schedules.gpipe import gpipe
 from planner.schedules.interleaved import interleaved_1f1b
+from planner.schedules.kind import ScheduleKind
 from planner.schedules.names import canonical_name
 from planner.schedules.one_f_one_b import one_f_one_b
 from planner.schedules.zb_h1 import zb_h1
-
-
-@dataclass(frozen=True)
-class ScheduleKind:
-    """One schedule as a choice.
-
-    ``needs_vpp``: several stages a rank. ``splits_backward``: runs I and W apart. ``allows(pp, m, vpp)``: which sizes
-    it can do, on integers or, broadcasting, on NumPy columns; ``rule`` says the same in words.
-    """
-
-    name: str
-    needs_vpp: bool
-    splits_backward: bool
-    generate: Callable[[int, int, int], list[list[Pass]]]
-    allows: Callable[[Any, Any, Any], Any]
-    rule: str
 
 
 def _kinds(*kinds: ScheduleKind) -> dict[str, ScheduleKind]:
@@ -37,27 +20,21 @@ def _kinds(*kinds: ScheduleKind) -> dict[str, ScheduleKind]:
 
 
 SCHEDULES = _kinds(
-    ScheduleKind(
-        "gpipe", False, False, gpipe, lambda pp, m, vpp: (pp >= 1) & (m >= 1) & (vpp == 1), "vpp = 1 and m >= 1"
-    ),
-    ScheduleKind(
-        "1f1b", False, False, one_f_one_b, lambda pp, m, vpp: (pp >= 1) & (m >= 1) & (vpp == 1), "vpp = 1 and m >= 1"
-    ),
+    ScheduleKind("gpipe", gpipe, lambda pp, m, vpp: (pp >= 1) & (m >= 1) & (vpp == 1), "vpp = 1 and m >= 1"),
+    ScheduleKind("1f1b", one_f_one_b, lambda pp, m, vpp: (pp >= 1) & (m >= 1) & (vpp == 1), "vpp = 1 and m >= 1"),
     ScheduleKind(
         "interleaved-1f1b",
-        True,
-        False,
         interleaved_1f1b,
         lambda pp, m, vpp: (pp >= 2) & (vpp >= 2) & (m >= 1) & (m % pp == 0),
         "pp >= 2, vpp >= 2 and m a multiple of pp",
+        vpp=2,
     ),
     ScheduleKind(
         "zb-h1",
-        False,
-        True,
         zb_h1,
         lambda pp, m, vpp: (pp >= 2) & (m >= 1) & (vpp == 1),
         "pp >= 2, vpp = 1 and m >= 1",
+        splits_backward=True,
     ),
 )
 """Canonical name -> ScheduleKind."""
@@ -72,7 +49,7 @@ def supports(name: str, pp: Any, num_microbatches: Any, vpp: Any = 1) -> Any:
 
 
 def build_schedule(name: str, pp: int, num_microbatches: int, vpp: int = 1) -> Schedule:
-    """The order of passes for ``pp`` ranks with ``vpp`` stages each; stage s lives on rank s mod pp.
+    """The order of passes for ``pp`` ranks with ``vpp`` stages each.
 
     The same arguments give the same object. Raises UnknownName; InvalidSpec for sizes the schedule cannot do.
     """
@@ -86,7 +63,7 @@ def _build(name: str, pp: int, num_microbatches: int, vpp: int) -> Schedule:
         sizes = f"pp = {pp}, m = {num_microbatches} micro-batches and vpp = {vpp}"
         raise InvalidSpec(f"schedule {name!r} cannot do {sizes}; it needs {kind.rule}", _hint(kind, pp, vpp))
     orders = tuple(tuple(order) for order in kind.generate(pp, num_microbatches, vpp))
-    return Schedule(name, num_microbatches, tuple(stage % pp for stage in range(pp * vpp)), orders)
+    return Schedule(name, num_microbatches, kind.stage_to_rank(pp, vpp), orders, kind.copies)
 
 
 def _hint(kind: ScheduleKind, pp: int, vpp: int) -> str | None:

@@ -114,7 +114,7 @@ def _deadlocked(schedule: Schedule) -> list[str]:
 
 def _received(step: Pass, num_stages: int) -> tuple[Pass, ...]:
     """The passes of the neighbouring stage of which one must have sent what ``step`` takes in; empty if none."""
-    kind, stage, microbatch = step
+    kind, stage, microbatch = step[:3]
     if kind is PassKind.FORWARD:
         return (Pass(kind, stage - 1, microbatch),) if stage > 0 else ()
     if kind is PassKind.WEIGHT_GRAD or stage + 1 == num_stages:

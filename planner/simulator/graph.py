@@ -83,7 +83,7 @@ def _build(schedule: Schedule) -> PassGraph:
     first = np.concatenate([[0], np.cumsum(lengths + 1)])
     rank = np.repeat(np.arange(schedule.num_ranks), lengths)
     slot = np.arange(len(rank)) + rank + 1
-    kinds, stages, microbatches = zip(*passes_of(schedule), strict=True) if len(rank) else ((), (), ())
+    kinds, stages, microbatches, _ = zip(*passes_of(schedule), strict=True) if len(rank) else ((),) * 4
     kind = np.array([_CODE[each] for each in kinds], dtype=np.int64)
     stage, microbatch = np.array(stages, dtype=np.int64), np.array(microbatches, dtype=np.int64)
 

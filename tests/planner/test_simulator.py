@@ -49,7 +49,7 @@ def reference(schedule: Schedule, times: StageTimes) -> dict[Pass, tuple[float, 
         return float(by_kind[KINDS.index(step.kind)])
 
     def inputs(step: Pass) -> list[tuple[Pass, float]]:
-        kind, stage, microbatch = step
+        kind, stage, microbatch = step[:3]
         if kind is PassKind.WEIGHT_GRAD:
             return [(Pass(PassKind.INPUT_GRAD, stage, microbatch), 0.0)]
         neighbour = stage - 1 if kind is PassKind.FORWARD else stage + 1
