@@ -1,6 +1,7 @@
 """The cost model against a table of published training steps: time, memory, out-of-memory, choice of layout.
 
-    python benchmarks/accuracy.py --table RUNS.csv [--leave-out [--ops OPS.csv]] [--by COLUMN] [--worst N]
+    python benchmarks/accuracy.py --table RUNS.csv [--leave-out [--ops OPS.csv]] [--attainable]
+        [--by COLUMN] [--worst N]
 
 Under the shipped fit: error of step time by source, and the mean over sources; how many measurements the 90% interval
 holds; memory by kind; out-of-memory outcomes, and how many rows of each P(fits) ran; and within each sweep of layouts
@@ -11,9 +12,12 @@ reckonings without a cost model.
 and the coverage for the source that the fit has not seen; the errors of memory of each source likewise; and the
 out-of-memory outcomes of each model with that model's own rows left out. It takes some minutes, with ``--memory-only``
 a quarter of one. ``--ops`` names a table of measured operations that takes part in all fits of time.
+``--attainable`` corrects each source's predictions by its own rows, from a factor for each value of a column to one for
+each distinct layer, and prints what choosing would then cost; and counts the rows that took longer than others of the
+same kind with more work.
 ``--by`` also groups the errors by a column of the table (gpu, precision, tp, pp, micro_batch, hidden, recompute, …);
 ``--worst`` prints the groups with the largest regret and the rows that are furthest off. ``--write PAGE`` puts what was
-printed between the page's markers ``accuracy``, ``baselines``, ``memory left out`` and ``left out``.
+printed between the page's markers ``accuracy``, ``attainable``, ``baselines``, ``memory left out`` and ``left out``.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import contextlib
 import io
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,6 +107,26 @@ def print_regrets(results: list[PricedRow], worst: int) -> None:
         print(f"{source:<36} {found.groups:>6} {found.median:>7.1%} {found.mean:>7.1%} {found.worst:>7.1%} {ranks:>7}")
     for choice in sorted(choices, key=lambda one: -one.regret)[:worst]:
         print(f"+{choice.regret:.1%}  {choice.title}: {choice.chosen} chosen, {choice.best} was best")
+
+
+def print_attainable(results: list[PricedRow]) -> None:
+    """The ladder of corrections by source, then the rows that contradict any order by work."""
+    from planner.validation.attainable import attain_regrets
+    from planner.validation.work_order import find_contradictions
+
+    for source, rungs in attain_regrets(results).items():
+        print(f"\n{source:<38} {'factors':>7} {'error':>7} {'regret':>7} {'worst':>7}")
+        for one in rungs:
+            print(f"{one.name:<38} {one.factors:>7} {one.mean_error:>7.1%} ", end="")
+            print(f"{one.regrets.mean:>7.1%} {one.regrets.worst:>7.1%}")
+    contradictions = find_contradictions(results)
+    timed = Counter(result.row.source for result in results if result.row.step_time_s)
+    print(f"\n{'slower with no more work':<36} {'rows':>6} {'slower':>7} {'by 5%':>7} {'worst':>7}")
+    for source, count in timed.items():
+        ratios = [one.ratio for one in contradictions if one.slower.source == source]
+        if ratios:
+            print(f"{source:<36} {count:>6} {len(ratios):>7} {sum(one > 1.05 for one in ratios):>7} ", end="")
+            print(f"{max(ratios) - 1.0:>+7.1%}")
 
 
 def errors_by_source(sources: Sequence[str], errors: Sequence[float]) -> dict[str, Errors]:
@@ -209,6 +234,7 @@ def main() -> None:
     parser.add_argument("--leave-out", action="store_true", help="fit without each source, and predict it")
     parser.add_argument("--ops", type=Path, help="with --leave-out: measured operations (CSV) for all of the fits")
     parser.add_argument("--memory-only", action="store_true", help="with --leave-out: leave the fits of time away")
+    parser.add_argument("--attainable", action="store_true", help="what choosing by corrected predictions would cost")
     parser.add_argument("--by", action="append", default=[], help="group the errors by this column, too")
     parser.add_argument("--worst", type=int, default=0, help="print so many of the rows that are furthest off")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put what was printed into this page's blocks, too")
@@ -220,7 +246,10 @@ def main() -> None:
     from planner.validation.table import read_table
 
     rows = read_table(arguments.table)
-    printed = {"accuracy": shown(lambda: print_fitted(price_rows(rows), arguments.by, arguments.worst))}
+    priced = price_rows(rows)
+    printed = {"accuracy": shown(lambda: print_fitted(priced, arguments.by, arguments.worst))}
+    if arguments.attainable:
+        printed["attainable"] = shown(lambda: print_attainable(priced))
     printed["baselines"] = shown(lambda: print_baselines(rows))
     if arguments.leave_out:
         operations = read_operations(arguments.ops) if arguments.ops else []
