@@ -105,6 +105,26 @@ def _print_times(repeat: int) -> None:
         print(f"{name:<18}{pp:>4}{m:>5}{vpp:>3}{len(graph_of(schedule).slot):>8}{spans}")
 
 
+CHECKED = (("1f1b", 8, 64, 1), ("interleaved-1f1b", 32, 512, 6), ("zb-h1", 64, 1050, 1))
+"""Schedules that are checked and lowered against the clock, the largest of some 200,000 passes."""
+
+
+def _print_check_times(repeat: int) -> None:
+    from costmodel.passes import check_lowered, check_schedule, lower
+    from planner.schedules import build_schedule
+
+    print(f"\nbest of {repeat}, in s: check the order; lower it to sends and receives; run the lowered lists dry")
+    print(f"{'schedule':<18}{'p':>4}{'m':>5}{'v':>3}{'passes':>8}{'check':>8}{'lower':>8}{'dry run':>9}")
+    for name, pp, m, vpp in CHECKED:
+        schedule = build_schedule(name, pp, m, vpp)
+        lists = lower(schedule)
+        passes = sum(len(order) for order in schedule.orders)
+        check_s = _best_s(lambda: check_schedule(schedule), repeat)  # noqa: B023
+        lower_s = _best_s(lambda: lower(schedule), repeat)  # noqa: B023
+        dry_s = _best_s(lambda: check_lowered(lists), repeat)  # noqa: B023
+        print(f"{name:<18}{pp:>4}{m:>5}{vpp:>3}{passes:>8}{check_s:8.3f}{lower_s:8.3f}{dry_s:9.3f}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=5, help="timings per figure; 0 leaves them out (default 5)")
@@ -125,6 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n{len(rows)} figures; largest bubble here minus published: {worst:+.4f} (published to three decimals)")
     if options.repeat:
         _print_times(options.repeat)
+        _print_check_times(options.repeat)
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from costmodel.passes import check_schedule
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.model import AttentionBlock, LayerKind, MLPBlock, ModelSpec
 from costmodel.schema.plan import Plan
-from executor.passes import reasons_not_executable
 
 UNSUPPORTED_DEGREES = ("cp_ring", "cp_ulysses", "ep", "etp")
 """Layout degrees that must be 1."""
@@ -132,4 +132,4 @@ def _pipeline_reasons(plan: Plan) -> Iterator[str]:
             f"on all of {layout.pp} ranks"
         )
     elif layout.pp > 1:
-        yield from reasons_not_executable(plan.schedule())
+        yield from (f"pipeline.passes, {problem}" for problem in check_schedule(plan.schedule()))

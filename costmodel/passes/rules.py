@@ -50,6 +50,7 @@ class Rules:
 
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
+        self._per_copy = schedule.stages_per_copy
         kinds = schedule.kinds
         self.embeds_jointly = PassKind.VOCAB_IN_FORWARD in kinds
         self.loss_gradient: str | None = None
@@ -66,21 +67,21 @@ class Rules:
     def takes(self, step: Pass) -> tuple[Product, ...]:
         """What one pass (no OVERLAP) waits for, the product made furthest away first; a local one last."""
         kind, stage, microbatch = step.kind, step.stage, step.microbatch
-        last = self.schedule.stages_per_copy - 1
+        per_copy = self._per_copy
         match kind:
             case PassKind.FORWARD:
-                if not self.schedule.is_first(stage):
+                if stage % per_copy:
                     return (Product("activation", stage - 1, microbatch),)
                 return (Product("embedded", WHOLE, microbatch),) if self.embeds_jointly else ()
             case PassKind.BACKWARD | PassKind.INPUT_GRAD:
                 own = Product("activation", stage, microbatch)
-                if not self.schedule.is_last(stage):
+                if (stage + 1) % per_copy:
                     return (Product("gradient", stage + 1, microbatch), own)
                 return (Product(self.loss_gradient, WHOLE, microbatch), own) if self.loss_gradient else (own,)
             case PassKind.WEIGHT_GRAD:
                 return (Product("gradient", stage, microbatch),)
             case PassKind.VOCAB_FORWARD:
-                return (Product("activation", last, microbatch),)
+                return (Product("activation", per_copy - 1, microbatch),)
             case PassKind.VOCAB_BACKWARD | PassKind.VOCAB_WEIGHT_GRAD:
                 return (Product("statistics", WHOLE, microbatch),)
             case PassKind.VOCAB_IN_BACKWARD:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,10 +21,15 @@ TIMES = "Times of all of a rank's layers for one micro-batch, in any unit"
 
 def schedule(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="gpipe, 1f1b, interleaved-1f1b, zb-h1.", show_default=False)
+        str,
+        typer.Argument(
+            metavar="NAME", help="gpipe, 1f1b, interleaved-1f1b, zb-h1; or FILE.csv, an order.", show_default=False
+        ),
     ],
-    pp: Annotated[int, typer.Option(metavar="P", help="Pipeline ranks.", show_default=False)],
-    microbatches: Annotated[int, typer.Option(metavar="M", help="Micro-batches in a step.", show_default=False)],
+    pp: Annotated[int | None, typer.Option(metavar="P", help="Pipeline ranks.", show_default=False)] = None,
+    microbatches: Annotated[
+        int | None, typer.Option(metavar="M", help="Micro-batches in a step.", show_default=False)
+    ] = None,
     vpp: Annotated[
         int | None, typer.Option(metavar="V", help="Chunks a rank; default what the schedule needs.")
     ] = None,
@@ -38,39 +44,35 @@ def schedule(
     """Build one schedule, check it, simulate it and draw it.
 
     plan schedule zb-h1 --pp 4 --microbatches 8
+
+    plan schedule order.csv
     """
     from json import dumps
 
+    from costmodel.passes import check_schedule, csv_losses, to_csv
     from planner.cli.files import check_writable, write_text
-    from planner.schedules import SCHEDULES, build_schedule, canonical_name
     from planner.schedules.report import rank_times, schedule_summary
     from planner.simulator import simulate
 
     check_writable(csv)
     check_writable(trace)
-    for option, value in (("--pp", pp), ("--microbatches", microbatches), ("--vpp", 1 if vpp is None else vpp)):
-        if value < 1:
-            raise InvalidSpec(f"{option} {value}: must be a whole number from 1")
     for option, time in (("--f", f), ("--b", b), ("--w", w), ("--comm", comm)):
         if not 0 <= time < float("inf"):
             raise InvalidSpec(f"{option} {time:g}: must be 0 or more")
     if f + b + w <= 0:
         raise InvalidSpec("--f, --b and --w are all 0: nothing would run", "give one of them a time")
-    canonical = canonical_name(name)
-    chunks = vpp or (2 if SCHEDULES[canonical].needs_vpp else 1)
-    if pp * chunks * microbatches > MOST_CELLS:
-        raise InvalidSpec(
-            f"--pp {pp} with {chunks} chunks a rank and --microbatches {microbatches} is too much to build here: "
-            f"their product may be {MOST_CELLS:,} at most",
-            f"take --microbatches {max(1, min(microbatches, 4 * pp))}: a schedule repeats itself after a few per rank"
-            if 4 * pp * pp * chunks <= MOST_CELLS
-            else "take fewer ranks",
-        )
-    built = build_schedule(canonical, pp, microbatches, chunks)
+    sizes = (("--pp", pp), ("--microbatches", microbatches), ("--vpp", vpp))
+    built = _read(name, sizes) if name.lower().endswith(".csv") else _build(name, sizes)
+    if problems := check_schedule(built):
+        others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InvalidSpec(f"{name} cannot run: {problems[0]}{others}")
+    order = None if csv is None else to_csv(built)
     summary = schedule_summary(built, f, b, w, comm)
     simulation = simulate(built, rank_times(built, f, b, w, comm))
-    if csv is not None:
-        write_text(csv, to_csv(built))
+    if csv is not None and order is not None:
+        write_text(csv, order)
+        for loss in csv_losses(built).changed:
+            print(f"{csv}: {loss}", file=sys.stderr)
     if trace is not None:
         write_text(trace, dumps(simulation.trace().to_chrome()) + "\n")
     if json:
@@ -82,6 +84,41 @@ def schedule(
     print_schedule(simulation, summary, make_console())
 
 
-def to_csv(schedule: Schedule) -> str:
-    """One row per rank, one cell per pass, as ``torch.distributed.pipelining`` writes a compute-only schedule."""
-    return "".join(",".join(map(str, order)) + "\n" for order in schedule.orders)
+Sizes = tuple[tuple[str, "int | None"], ...]
+"""--pp, --microbatches and --vpp, each with what was given for it."""
+
+
+def _read(path: str, sizes: Sizes) -> Schedule:
+    """The order in a CSV file, which says itself how large it is."""
+    from costmodel.passes import from_csv
+    from planner.cli.files import read_text
+
+    if not Path(path).exists():
+        raise InvalidSpec(f"there is no file {path}", "write one with: plan schedule NAME … --csv FILE")
+    for option, value in sizes:
+        if value is not None:
+            raise InvalidSpec(f"{option} {value} goes with a schedule's name; {path} says itself how large it is")
+    return from_csv(read_text(path), Path(path).stem, path)
+
+
+def _build(name: str, sizes: Sizes) -> Schedule:
+    """A schedule by name."""
+    from planner.schedules import SCHEDULES, build_schedule, canonical_name
+
+    kind = SCHEDULES[canonical_name(name)]
+    for option, value in sizes:
+        if value is None and option != "--vpp":
+            raise InvalidSpec(f"{option} is missing: a schedule named {kind.name} comes in any size")
+        if value is not None and value < 1:
+            raise InvalidSpec(f"{option} {value}: must be a whole number from 1")
+    # Only --vpp can be missing here.
+    pp, microbatches, chunks = (value or kind.vpp for _, value in sizes)
+    if pp * chunks * microbatches > MOST_CELLS:
+        raise InvalidSpec(
+            f"--pp {pp} with {chunks} chunks a rank and --microbatches {microbatches} is too much to build here: "
+            f"their product may be {MOST_CELLS:,} at most",
+            f"take --microbatches {max(1, min(microbatches, 4 * pp))}: a schedule repeats itself after a few per rank"
+            if 4 * pp * pp * chunks <= MOST_CELLS
+            else "take fewer ranks",
+        )
+    return build_schedule(kind.name, pp, microbatches, chunks)

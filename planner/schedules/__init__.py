@@ -1,12 +1,14 @@
-"""The order of passes on every pipeline rank: one small generator per published schedule, and one validator for any.
+"""The order of passes on every pipeline rank: one small generator per published schedule.
 
-May import ``costmodel.schema``; ``report`` also ``planner.simulator``.
+``check_schedule`` is that of ``costmodel.passes``, handed on.
+
+May import ``costmodel.schema`` and ``costmodel.passes``; ``report`` also ``planner.simulator``.
 """
 
+from costmodel.passes import check_schedule
 from planner.schedules.kind import ScheduleKind
 from planner.schedules.names import PYTORCH_NAMES, canonical_name
 from planner.schedules.registry import SCHEDULES, build_schedule, supports
-from planner.schedules.validator import check_schedule
 
 __all__ = [
     "PYTORCH_NAMES",

@@ -7,8 +7,8 @@ from typing import TypedDict
 
 import numpy as np
 
+from costmodel.passes import check_schedule
 from costmodel.schema.schedule import Schedule
-from planner.schedules.validator import check_schedule
 from planner.simulator.simulate import simulate
 from planner.simulator.times import Array, StageTimes
 

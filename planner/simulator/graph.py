@@ -20,9 +20,9 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.passes import check_schedule
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.schedule import Pass, PassKind, Schedule
-from planner.schedules.validator import check_schedule
 
 Index = NDArray[np.int64]
 

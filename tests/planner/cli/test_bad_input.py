@@ -248,6 +248,24 @@ def test_resuming_from_a_file(plan: Any, plan_file: Any) -> None:
     assert_sentence(plan("run", path, "--resume", path), 2, f"--resume {path}", "folder")
 
 
+@pytest.mark.parametrize(
+    ("text", "arguments", "words"),
+    [
+        ("0F0,0B0\n1F0,1C0\n", (), ("order.csv, line 2, cell 2", "'1C0' is not a pass")),
+        ("0F0,0B0\n1B0,1F0\n", (), ("order.csv cannot run", "1B0 comes before 1F0")),
+        ("0F0,0B0\n", ("--pp", "1"), ("--pp 1", "says itself")),
+        (None, (), ("there is no file", "order.csv", "--csv FILE")),
+    ],
+)
+def test_schedule_files_it_refuses(
+    plan: Any, tmp_path: Path, text: str | None, arguments: tuple[str, ...], words: tuple[str, ...]
+) -> None:
+    path = tmp_path / "order.csv"
+    if text is not None:
+        path.write_text(text)
+    assert_sentence(plan("schedule", path, *arguments), 2, *words)
+
+
 def test_a_schedule_too_large_to_build(plan: Any) -> None:
     ending = plan("schedule", "1f1b", "--pp", "100000000", "--microbatches", "400000000")
     assert_sentence(ending, 2, "--pp 100000000", "500,000", "fewer ranks")

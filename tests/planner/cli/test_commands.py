@@ -203,6 +203,33 @@ def test_schedule_json(plan: Any, tmp_path: Path) -> None:
     assert max(ends) == pytest.approx(33e6)
 
 
+def test_schedule_from_a_file(plan: Any, tmp_path: Path) -> None:
+    csv, again = tmp_path / "order.csv", tmp_path / "again.csv"
+    named = json.loads(plan("schedule", "zb-h1", "--pp", 3, "--microbatches", 4, "--csv", csv, "--json").out)
+    assert json.loads(plan("schedule", csv, "--csv", again, "--json").out) == named
+    assert again.read_text() == csv.read_text()
+    drawn = plan("schedule", csv)
+    assert drawn.status == 0
+    assert "order: 3 ranks, 4 micro-batches" in drawn.out
+
+
+def test_csv_that_torchtitan_cannot_use(plan: Any, tmp_path: Path) -> None:
+    csv = tmp_path / "order.csv"
+    csv.write_text("1F0,1B0\n0F0,0B0\n")
+    ending = plan("schedule", csv, "--csv", tmp_path / "again.csv", "--json")
+    assert ending.status == 0
+    assert "torchtitan cannot build stages on ranks [1, 0]" in ending.err
+
+
+def test_csv_of_what_pytorch_cannot_run(plan: Any, tmp_path: Path) -> None:
+    csv, again = tmp_path / "order.csv", tmp_path / "again.csv"
+    csv.write_text("0F0,3F1,0B0,3B1\n2F1,1F0,1B0,2B1\n")
+    ending = plan("schedule", csv, "--csv", again, "--json")
+    assert ending.status == 1
+    assert "2 copies of the model" in ending.err
+    assert not again.exists()
+
+
 def test_schedule_drawing_fits(plan: Any) -> None:
     ending = plan("schedule", "interleaved-1f1b", "--pp", 4, "--microbatches", 8)
     assert ending.status == 0
