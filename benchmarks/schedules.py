@@ -1,7 +1,7 @@
 """Bubble, peak activations and speed of the generated schedules, beside published figures.
 
-python benchmarks/schedules.py             all three tables, then build and simulation times
-python benchmarks/schedules.py --repeat 0  the tables alone
+python benchmarks/schedules.py             the tables, closed forms, then build and simulation times
+python benchmarks/schedules.py --repeat 0  the tables and closed forms alone
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import argparse
 import platform
 import time
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any
 
 ORIGIN = "zero-bubble authors' generators, independently simulated"
@@ -51,7 +52,28 @@ PUBLISHED = {
 PUBLISHED_PEAK = {"1f1b": lambda p: p, "interleaved-1f1b": lambda p: 1.5 * p - 0.5, "zb-h1": lambda p: p}
 """Largest peak over ranks, in micro-batches of all of a rank's layers, for p ranks and m >= 2p. Origin: ORIGIN."""
 
-TIMED = (("1f1b", 8, 64, 1), ("zb-h1", 8, 64, 1), ("interleaved-1f1b", 8, 64, 4), ("1f1b", 64, 512, 1))
+CHUNKS = {"interleaved-1f1b": (2, 4), "breadth-first": (2, 4), "hanayo": (2, 4, 8), "zeropp": (1, 2)}
+"""Schedule -> stages a rank for its closed forms, where several are worth showing (Hanayo: 1, 2 and 4 waves)."""
+
+TIMED = (
+    ("1f1b", 8, 64, 1),
+    ("zb-h1", 8, 64, 1),
+    ("interleaved-1f1b", 8, 64, 4),
+    ("1f1b", 64, 512, 1),
+    ("interleaved-1f1b", 32, 128, 2),
+    ("breadth-first", 32, 128, 2),
+    ("hanayo", 32, 128, 2),
+    ("hanayo", 32, 128, 8),
+    ("chimera", 32, 128, 1),
+    ("bitpipe", 32, 128, 2),
+    ("dualpipe", 32, 128, 1),
+    ("dualpipe-v", 32, 128, 2),
+    ("zeropp", 32, 128, 2),
+    ("1f1b+2bp", 32, 128, 1),
+    ("interleaved-1f1b+2bp", 32, 128, 2),
+    ("bitpipe+2bp", 32, 128, 2),
+)
+"""(schedule, p, m, v) to build and simulate against the clock."""
 
 
 def bubbles() -> list[dict[str, Any]]:
@@ -68,6 +90,54 @@ def bubbles() -> list[dict[str, Any]]:
                 row = {"times": times, "pp": pp, "num_microbatches": num_microbatches, "name": name}
                 rows.append(row | {"bubble": ours["bubble_fraction"], "published": bubble} | peaks)
     return rows
+
+
+def closed_forms() -> list[dict[str, Any]]:
+    """One row per formula and size: simulated and stated bubble time and peak."""
+    from planner.schedules import SCHEDULES, build_schedule
+    from planner.schedules.closed_forms import CLOSED_FORMS
+    from planner.schedules.report import schedule_summary
+
+    rows = []
+    for name, form in ((name, form) for name, forms in CLOSED_FORMS.items() for form in forms):
+        for vpp, pp, factor in product(CHUNKS.get(name, (SCHEDULES[name].vpp,)), (4, 8, 16), (1, 2, 4)):
+            m = factor * pp
+            if not form.holds(pp, m):
+                continue
+            ours = schedule_summary(build_schedule(name, pp, m, vpp), *form.times, 0)
+            row: dict[str, Any] = {"name": name, "vpp": vpp, "pp": pp, "num_microbatches": m}
+            row |= {"times": form.times, "note": form.note}
+            row |= {"bubble": (ours["makespan"] or 0.0) - m * sum(form.times), "stated": form.bubble(pp, m, vpp)}
+            row |= {"peak": max(ours["peak_activations"] or []), "stated_peak": form.peak(pp, m, vpp)}
+            rows.append(row)
+    return rows
+
+
+def _print_closed_forms(rows: list[dict[str, Any]]) -> None:
+    """A line for each schedule and p; m = p, 2p and 4p side by side, blank where a formula is not stated for it."""
+    print(
+        "\nclosed forms (planner/schedules/closed_forms.py): bubble = makespan - m(F + I + W) in units of F, and peak;"
+    )
+    print("each as simulated/stated")
+    print(
+        f"{'schedule':<18}{'v':>3}{'p':>4}{'B/F':>5}"
+        + "".join(f"{f'm = {m}':>16}{'peak':>13}" for m in ("p", "2p", "4p"))
+    )
+    lines: dict[tuple[Any, ...], dict[int, str]] = {}
+    notes = {}
+    for row in rows:
+        f, i, w = row["times"]
+        line = lines.setdefault((row["name"], row["vpp"], row["pp"], (i + w) / f), {})
+        bubble, peak = f"{row['bubble']:.2f}/{row['stated']:.2f}", f"{row['peak']:.1f}/{row['stated_peak']:.1f}"
+        line[row["num_microbatches"] // row["pp"]] = f"{bubble:>16}{peak:>13}"
+        if row["note"]:
+            notes[row["name"]] = row["note"]
+    for (name, vpp, pp, ratio), cells in lines.items():
+        print(f"{name:<18}{vpp:>3}{pp:>4}{ratio:5.0f}" + "".join(cells.get(m, " " * 29) for m in (1, 2, 4)).rstrip())
+    for note in dict.fromkeys(notes.values()):
+        print(f"{', '.join(name for name in notes if notes[name] == note)}: {note}")
+    worst = max(row["bubble"] - row["stated"] for row in rows)
+    print(f"{len(rows)} figures; largest bubble minus stated: {worst:+.1e}")
 
 
 def _best_s(work: Callable[[], object], repeat: int) -> float:
@@ -89,7 +159,7 @@ def _print_times(repeat: int) -> None:
     print(f"\nbest of {repeat}, in ms, on {platform.machine()}, Python {platform.python_version()}")
     print("generate: passes of all ranks; prepare: what waits for what, once per schedule; simulate: each time after;")
     print("64 rows: makespans of 64 different stage times at once")
-    sizes = f"{'schedule':<18}{'p':>4}{'m':>5}{'v':>3}{'passes':>8}"
+    sizes = f"{'schedule':<22}{'p':>4}{'m':>5}{'v':>3}{'passes':>8}"
     print(f"{sizes}{'generate':>10}{'prepare':>9}{'simulate':>10}{'64 rows':>9}")
     for name, pp, m, vpp in TIMED:
         build_s = _best_s(lambda: SCHEDULES[name].generate(pp, m, vpp), repeat)  # noqa: B023
@@ -97,12 +167,12 @@ def _print_times(repeat: int) -> None:
         start = time.perf_counter()
         graph_of(schedule).program  # noqa: B018
         prepare_s = time.perf_counter() - start
-        one = StageTimes.uniform(pp * vpp, 1.0, 1.0, 1.0, 0.1)
+        one = StageTimes.uniform(schedule.num_stages, 1.0, 1.0, 1.0, 0.1)
         many = StageTimes(np.linspace(1, 2, 64)[:, None] * one.forward_s, 1.0, 1.0, edge_s=0.1)
         simulate_s = _best_s(lambda: simulate(schedule, one).bubble_fraction, repeat)  # noqa: B023
         many_s = _best_s(lambda: simulate_many(schedule, many), repeat)  # noqa: B023
         spans = f"{build_s * 1e3:10.2f}{prepare_s * 1e3:9.2f}{simulate_s * 1e3:10.2f}{many_s * 1e3:9.2f}"
-        print(f"{name:<18}{pp:>4}{m:>5}{vpp:>3}{len(graph_of(schedule).slot):>8}{spans}")
+        print(f"{name:<22}{pp:>4}{m:>5}{vpp:>3}{len(graph_of(schedule).slot):>8}{spans}")
 
 
 CHECKED = (("1f1b", 8, 64, 1), ("interleaved-1f1b", 32, 512, 6), ("zb-h1", 64, 1050, 1))
@@ -143,6 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(f"{sizes}{row['bubble']:8.4f}{row['published']:11.3f}{row['peak']:7.1f}{row['published_peak']:11.1f}")
     worst = max(row["bubble"] - row["published"] for row in rows)
     print(f"\n{len(rows)} figures; largest bubble here minus published: {worst:+.4f} (published to three decimals)")
+    _print_closed_forms(closed_forms())
     if options.repeat:
         _print_times(options.repeat)
         _print_check_times(options.repeat)

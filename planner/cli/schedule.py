@@ -23,7 +23,10 @@ def schedule(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="gpipe, 1f1b, interleaved-1f1b, zb-h1; or FILE.csv, an order.", show_default=False
+            metavar="NAME",
+            help="gpipe, 1f1b, interleaved-1f1b, breadth-first, hanayo, chimera, bitpipe, each also with +2bp, which puts "
+            "weight gradients off; zb-h1, dualpipe, dualpipe-v, zeropp; or FILE.csv, an order.",
+            show_default=False,
         ),
     ],
     pp: Annotated[int | None, typer.Option(metavar="P", help="Pipeline ranks.", show_default=False)] = None,

@@ -1,34 +1,34 @@
-"""Interleaved 1F1B: each rank holds v chunks, the stages rank + p·chunk, and works on p micro-batches at a time.
+"""Interleaved 1F1B: each rank holds v chunks, the stages rank + p·chunk, and takes micro-batches in rounds.
 
-The k-th forward of a rank is chunk (k mod p·v) div p of micro-batch p·(k div p·v) + k mod p; backwards take the chunks
-from last to first. Warm-up is 2(p - rank - 1) + (v - 1)p forwards, so min(2(p - rank - 1) + (v - 1)p + 1, m·v) chunks
-are alive at most. Bubble over ideal time: (p - 1) / (m·v).
+A round is p micro-batches where m is a multiple of p; else the m micro-batches are shared out over max(1, m div p)
+rounds, sizes differing by one at most, so every round has at least p unless m < p. Within a round forwards take chunk
+after chunk, backwards from the last chunk to the first. Warm-up is 2(p - rank - 1) + (v - 1)·g forwards, g the size of
+the first round, so min(2(p - rank - 1) + (v - 1)·g + 1, m·v) chunks are alive at most. Bubble over ideal time:
+(p - 1) / (m·v) where m is a multiple of p.
 
 Source: Narayanan et al. 2021, "Efficient Large-Scale Language Model Training on GPU Clusters Using Megatron-LM",
-section 2.2 and figure 4.
+section 2.2 and figure 4. Megatron-Core's microbatch_group_size_per_vp_stage and PyTorch's rounds are g; both need
+rounds of one size (Megatron-Core lets the last be shorter), and where PyTorch has them the order is the same.
 """
 
 from __future__ import annotations
 
 from costmodel.schema.schedule import Pass, PassKind
+from planner.schedules.rounds import rounds
 
 
 def interleaved_1f1b(pp: int, num_microbatches: int, vpp: int) -> list[list[Pass]]:
-    """The passes of each rank in order; ``vpp`` stages a rank; ``num_microbatches`` a multiple of ``pp``."""
+    """The passes of each rank in order; ``vpp`` stages a rank."""
     return [_rank_order(pp, num_microbatches, vpp, rank) for rank in range(pp)]
 
 
 def _rank_order(pp: int, num_microbatches: int, vpp: int, rank: int) -> list[Pass]:
-    units = [
-        (chunk, microbatch)
-        for group in range(0, num_microbatches, pp)
-        for chunk in range(vpp)
-        for microbatch in range(group, group + pp)
-    ]
+    groups = rounds(num_microbatches, pp)
+    units = [(chunk, microbatch) for group in groups for chunk in range(vpp) for microbatch in group]
     forwards = [Pass(PassKind.FORWARD, rank + pp * chunk, microbatch) for chunk, microbatch in units]
     backwards = [Pass(PassKind.BACKWARD, rank + pp * (vpp - 1 - chunk), microbatch) for chunk, microbatch in units]
 
-    warmup = min(2 * (pp - rank - 1) + (vpp - 1) * pp, len(units))
+    warmup = min(2 * (pp - rank - 1) + (vpp - 1) * len(groups[0]), len(units))
     order = forwards[:warmup]
     for forward, backward in zip(forwards[warmup:], backwards, strict=False):
         order += (forward, backward)

@@ -9,7 +9,17 @@ import re
 
 from costmodel.schema.errors import UnknownName
 
-NAMES = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1")
+DEFERRED = "+2bp"
+"""What a name ends with when the schedule's weight gradients are put off by 2BP."""
+
+GATHERED = "+fsdp"
+"""What a name ends with when the order says where sharded parameters are gathered and gradients reduced."""
+
+_FULL_BACKWARD = ("gpipe", "1f1b", "interleaved-1f1b", "breadth-first", "hanayo", "chimera", "bitpipe")
+
+_PUBLISHED = (*_FULL_BACKWARD, "zb-h1", "dualpipe", "dualpipe-v", "zeropp")
+
+NAMES = (*_PUBLISHED, f"breadth-first{GATHERED}", *(name + DEFERRED for name in _FULL_BACKWARD))
 """The canonical names."""
 
 PYTORCH_NAMES = {
@@ -17,30 +27,44 @@ PYTORCH_NAMES = {
     "1f1b": "1F1B",
     "interleaved-1f1b": "Interleaved1F1B",
     "zb-h1": "InterleavedZeroBubble",
+    "breadth-first": "LoopedBFS",
+    "dualpipe-v": "DualPipeV",
 }
 """Canonical name -> the name that ``torch.distributed.pipelining.schedules.get_schedule_class`` takes, where it has
 one.
 """
 
-_SPOKEN = {"vpp": "interleaved-1f1b", "interleaved": "interleaved-1f1b", "zb1p": "zb-h1"}
+_SPOKEN = {
+    "vpp": "interleaved-1f1b",
+    "interleaved": "interleaved-1f1b",
+    "zb1p": "zb-h1",
+    "bfs": "breadth-first",
+    "layered gradient accumulation": "breadth-first",
+    "wave": "hanayo",
+    "cut-in-half": "dualpipe-v",
+}
 
 
 def _fold(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-_CANONICAL = {_fold(name): name for name in NAMES}
+_CANONICAL = {_fold(name): name for name in _PUBLISHED}
 _CANONICAL |= {_fold(torch_name): name for name, torch_name in PYTORCH_NAMES.items()}
 _CANONICAL |= {_fold(spelling): name for spelling, name in _SPOKEN.items()}
 
 
 def canonical_name(name: str) -> str:
-    """``Schedule1F1B``, ``1F1B``, ``1f1b`` -> ``1f1b``: case and punctuation do not matter.
+    """``Schedule1F1B``, ``1F1B``, ``1f1b`` -> ``1f1b``; ``Interleaved1F1B+2BP`` -> ``interleaved-1f1b+2bp``: case and
+    punctuation do not matter.
 
     Raises UnknownName for a name that no schedule here has.
     """
-    folded = _fold(name)
+    folded, suffix = _fold(name), ""
+    for ending in (DEFERRED, GATHERED):
+        if folded.endswith(_fold(ending)):
+            folded, suffix = folded.removesuffix(_fold(ending)), ending
     found = _CANONICAL.get(folded) or _CANONICAL.get(folded.removeprefix("schedule"))
-    if found is None:
-        raise UnknownName("schedule", name, NAMES)
-    return found
+    if found is None or found + suffix not in NAMES:
+        raise UnknownName("schedule", name, NAMES if "+" in name else _PUBLISHED)
+    return found + suffix

@@ -2,33 +2,94 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
 from costmodel.schema.errors import InvalidSpec
-from costmodel.schema.schedule import Schedule
+from costmodel.schema.schedule import Pass, Schedule
+from planner.schedules.bitpipe import bitpipe
+from planner.schedules.breadth_first import breadth_first
+from planner.schedules.chimera import chimera
+from planner.schedules.dualpipe import dualpipe, dualpipe_v
+from planner.schedules.gathers import with_gathers
 from planner.schedules.gpipe import gpipe
+from planner.schedules.hanayo import hanayo
 from planner.schedules.interleaved import interleaved_1f1b
 from planner.schedules.kind import ScheduleKind
-from planner.schedules.names import canonical_name
+from planner.schedules.names import DEFERRED, GATHERED, canonical_name
 from planner.schedules.one_f_one_b import one_f_one_b
+from planner.schedules.placement import two_way, two_way_zigzag, zigzag
+from planner.schedules.two_bp import defer_weight_grads
 from planner.schedules.zb_h1 import zb_h1
+from planner.schedules.zeropp import zeropp
 
 
-def _kinds(*kinds: ScheduleKind) -> dict[str, ScheduleKind]:
-    return {kind.name: kind for kind in kinds}
+def _deferred(kind: ScheduleKind) -> ScheduleKind:
+    """The same schedule under 2BP."""
+
+    def generate(pp: int, num_microbatches: int, vpp: int) -> list[list[Pass]]:
+        orders = tuple(tuple(order) for order in kind.generate(pp, num_microbatches, vpp))
+        plain = Schedule(kind.name, num_microbatches, kind.stage_to_rank(pp, vpp), orders, kind.copies)
+        return [list(order) for order in defer_weight_grads(plain).orders]
+
+    return replace(kind, name=kind.name + DEFERRED, generate=generate, splits_backward=True)
 
 
-SCHEDULES = _kinds(
+def _gathered(kind: ScheduleKind) -> ScheduleKind:
+    """The same schedule with its gathers and reductions in the order."""
+
+    def generate(pp: int, num_microbatches: int, vpp: int) -> list[list[Pass]]:
+        return [with_gathers(order) for order in kind.generate(pp, num_microbatches, vpp)]
+
+    return replace(kind, name=kind.name + GATHERED, generate=generate)
+
+
+_PLAIN = (
     ScheduleKind("gpipe", gpipe, lambda pp, m, vpp: (pp >= 1) & (m >= 1) & (vpp == 1), "vpp = 1 and m >= 1"),
     ScheduleKind("1f1b", one_f_one_b, lambda pp, m, vpp: (pp >= 1) & (m >= 1) & (vpp == 1), "vpp = 1 and m >= 1"),
     ScheduleKind(
         "interleaved-1f1b",
         interleaved_1f1b,
-        lambda pp, m, vpp: (pp >= 2) & (vpp >= 2) & (m >= 1) & (m % pp == 0),
-        "pp >= 2, vpp >= 2 and m a multiple of pp",
+        lambda pp, m, vpp: (pp >= 2) & (vpp >= 2) & (m >= 1),
+        "pp >= 2, vpp >= 2 and m >= 1",
         vpp=2,
     ),
+    ScheduleKind(
+        "breadth-first",
+        breadth_first,
+        lambda pp, m, vpp: (pp >= 1) & (vpp >= 2) & (m >= 1),
+        "vpp >= 2 and m >= 1",
+        vpp=2,
+    ),
+    ScheduleKind(
+        "hanayo",
+        hanayo,
+        lambda pp, m, vpp: (pp >= 2) & (vpp >= 2) & (vpp % 2 == 0) & (m >= 1),
+        "pp >= 2, vpp = 2, 4, 6, … (two for each wave) and m >= 1",
+        vpp=2,
+        stage_to_rank=zigzag,
+    ),
+    ScheduleKind(
+        "chimera",
+        chimera,
+        lambda pp, m, vpp: (pp >= 2) & (pp % 2 == 0) & (vpp == 1) & (m >= 2),
+        "an even pp, vpp = 1 and m >= 2",
+        stage_to_rank=two_way,
+        copies=2,
+    ),
+    ScheduleKind(
+        "bitpipe",
+        bitpipe,
+        lambda pp, m, vpp: (pp >= 2) & (pp % 2 == 0) & (vpp >= 2) & (m >= 2),
+        "an even pp, vpp >= 2 and m >= 2",
+        vpp=2,
+        stage_to_rank=two_way_zigzag,
+        copies=2,
+    ),
+)
+
+_SPLIT = (
     ScheduleKind(
         "zb-h1",
         zb_h1,
@@ -36,7 +97,43 @@ SCHEDULES = _kinds(
         "pp >= 2, vpp = 1 and m >= 1",
         splits_backward=True,
     ),
+    ScheduleKind(
+        "dualpipe",
+        dualpipe,
+        lambda pp, m, vpp: (pp >= 2) & (pp % 2 == 0) & (vpp == 1) & (m >= 2),
+        "an even pp, vpp = 1 and m >= 2",
+        splits_backward=True,
+        stage_to_rank=two_way,
+        copies=2,
+    ),
+    ScheduleKind(
+        "dualpipe-v",
+        dualpipe_v,
+        lambda pp, m, vpp: (pp >= 2) & (vpp == 2) & (m >= 1),
+        "pp >= 2, vpp = 2 and m >= 1",
+        splits_backward=True,
+        vpp=2,
+        stage_to_rank=zigzag,
+    ),
+    ScheduleKind(
+        "zeropp",
+        zeropp,
+        lambda pp, m, vpp: (pp >= 2) & (vpp >= 1) & (m >= 1),
+        "pp >= 2, vpp >= 1 and m >= 1",
+        splits_backward=True,
+        vpp=2,
+    ),
 )
+
+SCHEDULES = {
+    kind.name: kind
+    for kind in (
+        *_PLAIN,
+        *_SPLIT,
+        *(_gathered(kind) for kind in _PLAIN if kind.name == "breadth-first"),
+        *(_deferred(kind) for kind in _PLAIN),
+    )
+}
 """Canonical name -> ScheduleKind."""
 
 
@@ -61,16 +158,27 @@ def _build(name: str, pp: int, num_microbatches: int, vpp: int) -> Schedule:
     kind = SCHEDULES[name]
     if min(pp, num_microbatches, vpp) < 1 or not kind.allows(pp, num_microbatches, vpp):
         sizes = f"pp = {pp}, m = {num_microbatches} micro-batches and vpp = {vpp}"
-        raise InvalidSpec(f"schedule {name!r} cannot do {sizes}; it needs {kind.rule}", _hint(kind, pp, vpp))
+        raise InvalidSpec(
+            f"schedule {name!r} cannot do {sizes}; it needs {kind.rule}", _hint(kind, pp, num_microbatches, vpp)
+        )
     orders = tuple(tuple(order) for order in kind.generate(pp, num_microbatches, vpp))
     return Schedule(name, num_microbatches, kind.stage_to_rank(pp, vpp), orders, kind.copies)
 
 
-def _hint(kind: ScheduleKind, pp: int, vpp: int) -> str | None:
-    if vpp > 1 and not kind.needs_vpp:
-        return "with vpp > 1 take interleaved-1f1b"
-    if kind.needs_vpp and pp >= 2 and vpp >= 2:
-        return f"take m = {pp}, {2 * pp}, {3 * pp}, …"
-    if pp == 1:
-        return "with pp = 1 take 1f1b"
-    return None
+def _hint(kind: ScheduleKind, pp: int, num_microbatches: int, vpp: int) -> str | None:
+    """The nearest size that works, one of the three changed; else a schedule that does these sizes."""
+    candidates = (
+        [("m", at, (pp, at, vpp)) for at in _near(num_microbatches)]
+        + [("vpp", at, (pp, num_microbatches, at)) for at in _near(vpp)]
+        + [("pp", at, (at, num_microbatches, vpp)) for at in _near(pp)]
+    )
+    nearest = next((f"{size} = {at}" for size, at, sizes in candidates if kind.allows(*sizes)), None)
+    others = ("1f1b", "interleaved-1f1b", "breadth-first")
+    instead = next((name for name in others if SCHEDULES[name].allows(pp, num_microbatches, vpp)), None)
+    hints = [hint for hint in (nearest, instead and f"the schedule {instead}") if hint]
+    return f"take {' or '.join(hints)}" if hints else None
+
+
+def _near(size: int) -> list[int]:
+    """A few sizes around ``size``, nearest first, larger before smaller."""
+    return sorted(range(max(size - 3, 1), max(size, 1) + 4), key=lambda at: (abs(at - size), -at))

@@ -69,6 +69,6 @@ def rank_times(schedule: Schedule, f: float, b: float, w: float, comm: float) ->
 
 
 def rank_shares(schedule: Schedule) -> Array:
-    """Each stage's share of its rank's layers, all of a rank's stages alike; shape ``[num_stages]``."""
+    """Each stage's share of its rank's layers, all of a rank's stages of one copy alike; shape ``[num_stages]``."""
     stages_on_rank = Counter(schedule.stage_to_rank)
-    return np.array([1.0 / stages_on_rank[rank] for rank in schedule.stage_to_rank])
+    return np.array([schedule.copies / stages_on_rank[rank] for rank in schedule.stage_to_rank])

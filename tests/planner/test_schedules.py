@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from dataclasses import replace
 from pathlib import Path
@@ -14,17 +15,19 @@ from hypothesis import strategies as st
 from costmodel.schema.errors import InvalidSpec, UnknownName
 from costmodel.schema.schedule import Pass, PassKind, Schedule
 from planner.schedules import PYTORCH_NAMES, SCHEDULES, build_schedule, canonical_name, check_schedule, supports
+from planner.schedules.names import NAMES
 from planner.schedules.report import rank_shares, rank_times, schedule_summary
 from planner.simulator import StageTimes, simulate
 
 unhurried = settings(deadline=None)
+CLASSIC = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1")
 BENCHMARK = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "schedules.py"))
 
 
 @st.composite
 def schedules(draw: st.DrawFn, max_pp: int = 7, max_microbatches: int = 18) -> Schedule:
-    """Any schedule that can be built, up to the given size."""
-    name = draw(st.sampled_from(sorted(SCHEDULES)))
+    """A schedule of plain passes in one direction, up to the given size."""
+    name = draw(st.sampled_from(CLASSIC))
     pp = draw(st.integers(2 if name in ("interleaved-1f1b", "zb-h1") else 1, max_pp))
     if SCHEDULES[name].needs_vpp:
         groups = draw(st.integers(1, 4))
@@ -89,9 +92,10 @@ def test_interleaved_order_is_megatrons() -> None:
 
 def test_splits_backward_and_chunks_are_as_declared() -> None:
     for name, kind in SCHEDULES.items():
-        schedule = build_schedule(name, 4, 8, 2 if kind.needs_vpp else 1)
+        schedule = build_schedule(name, 4, 8, kind.vpp)
         assert schedule.splits_backward == kind.splits_backward
-        assert schedule.num_stages == (8 if kind.needs_vpp else 4)
+        assert schedule.num_stages == 4 * kind.vpp * kind.copies
+        assert schedule.copies == kind.copies
 
 
 def test_supports_on_columns_is_what_build_does() -> None:
@@ -105,18 +109,35 @@ def test_supports_on_columns_is_what_build_does() -> None:
             if supported:
                 assert build_schedule(name, pp, num_microbatches, vpp).num_ranks == pp
             else:
-                with pytest.raises(InvalidSpec, match=f"'{name}' cannot do pp = {pp}, m = {num_microbatches} "):
+                refusal = re.escape(f"'{name}' cannot do pp = {pp}, m = {num_microbatches} ")
+                with pytest.raises(InvalidSpec, match=refusal) as error:
                     build_schedule(name, pp, num_microbatches, vpp)
+                _take(str(error.value.hint), name, {"pp": pp, "m": num_microbatches, "vpp": vpp})
+
+
+def _take(hint: str, name: str, sizes: dict[str, int]) -> None:
+    """Every way out that a hint names can be built."""
+    for way in hint.removeprefix("take ").split(" or "):
+        size, _, value = way.partition(" = ")
+        other = name if value else way.removeprefix("the schedule ")
+        changed = sizes | ({size: int(value)} if value else {})
+        assert build_schedule(other, changed["pp"], changed["m"], changed["vpp"]).num_ranks == changed["pp"]
 
 
 def test_errors_say_what_would_work() -> None:
-    with pytest.raises(InvalidSpec) as error:
-        build_schedule("interleaved-1f1b", 4, 6, 2)
-    assert "m a multiple of pp" in error.value.message
-    assert error.value.hint == "take m = 4, 8, 12, …"
-    with pytest.raises(InvalidSpec) as error:
-        build_schedule("1f1b", 4, 8, 2)
-    assert error.value.hint == "with vpp > 1 take interleaved-1f1b"
+    hints = {
+        ("hanayo", 4, 8, 3): ("two for each wave", "take vpp = 4 or the schedule interleaved-1f1b"),
+        ("chimera", 4, 1, 1): ("m >= 2", "take m = 2 or the schedule 1f1b"),
+        ("bitpipe", 3, 8, 2): ("an even pp", "take pp = 4 or the schedule interleaved-1f1b"),
+        ("1f1b", 4, 8, 2): ("vpp = 1", "take vpp = 1 or the schedule interleaved-1f1b"),
+        ("zb-h1", 1, 8, 1): ("pp >= 2", "take pp = 2 or the schedule 1f1b"),
+        ("hanayo", 1, 8, 2): ("pp >= 2", "take pp = 2 or the schedule breadth-first"),
+    }
+    for sizes, (rule, hint) in hints.items():
+        with pytest.raises(InvalidSpec) as error:
+            build_schedule(*sizes)
+        assert rule in error.value.message
+        assert error.value.hint == hint
     for sizes in ((0, 4, 2), (4, 0, 1), (-2, 4, 1)):
         with pytest.raises(InvalidSpec):
             build_schedule("interleaved-1f1b", *sizes)
@@ -135,22 +156,33 @@ def test_errors_say_what_would_work() -> None:
         ("InterleavedZeroBubble", "zb-h1"),
         ("ZB1P", "zb-h1"),
         ("zbh1", "zb-h1"),
+        ("ScheduleLoopedBFS", "breadth-first"),
+        ("DualPipeV", "dualpipe-v"),
+        ("dual_pipe", "dualpipe"),
+        ("BitPipe", "bitpipe"),
+        ("Interleaved1F1B+2BP", "interleaved-1f1b+2bp"),
+        ("gpipe 2bp", "gpipe+2bp"),
+        ("LoopedBFS+FSDP", "breadth-first+fsdp"),
     ],
 )
 def test_spellings(spelling: str, name: str) -> None:
     assert canonical_name(spelling) == name
-    assert build_schedule(spelling, 2, 2, 2 if SCHEDULES[name].needs_vpp else 1).name == name
+    assert build_schedule(spelling, 2, 2, SCHEDULES[name].vpp).name == name
 
 
-def test_every_schedule_has_a_pytorch_name_that_maps_back() -> None:
-    assert set(PYTORCH_NAMES) == set(SCHEDULES)
-    assert {canonical_name(torch_name) for torch_name in PYTORCH_NAMES.values()} == set(SCHEDULES)
+def test_every_name_is_a_schedule_and_pytorchs_map_back() -> None:
+    assert set(SCHEDULES) == set(NAMES)
+    assert {canonical_name(torch_name): torch_name for torch_name in PYTORCH_NAMES.values()} == PYTORCH_NAMES
+    assert {canonical_name(name) for name in NAMES} == set(NAMES)
 
 
 def test_unknown_name() -> None:
     with pytest.raises(UnknownName, match="unknown schedule '1f2b'") as error:
         build_schedule("1f2b", 4, 8)
     assert error.value.hint == "did you mean 1f1b?"
+    for split in ("zb-h1+2bp", "dualpipe+2bp", "1f1b+fsdp", "+2bp"):
+        with pytest.raises(UnknownName):
+            canonical_name(split)
 
 
 def test_same_arguments_give_the_same_object() -> None:

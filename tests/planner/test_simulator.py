@@ -25,7 +25,7 @@ KINDS = (PassKind.FORWARD, PassKind.BACKWARD, PassKind.INPUT_GRAD, PassKind.WEIG
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Schedule, StageTimes]:
     """A schedule with times of its own for every stage and edge."""
-    name = draw(st.sampled_from(sorted(SCHEDULES)))
+    name = draw(st.sampled_from(("gpipe", "1f1b", "interleaved-1f1b", "zb-h1")))
     pp = draw(st.integers(2, 5))
     vpp = draw(st.integers(2, 3)) if SCHEDULES[name].needs_vpp else 1
     m = pp * draw(st.integers(1, 3)) if SCHEDULES[name].needs_vpp else draw(st.integers(1, 9))

@@ -165,7 +165,7 @@ def test_folder_without_permission(plan: Any, tmp_path: Path) -> None:
         (("1f1b", "--pp", "4", "--microbatches", "8", "--vpp", "0"), ("--vpp 0",)),
         (("1f1b", "--pp", "4", "--microbatches", "8", "--f", "-1"), ("--f -1",)),
         (("1f1b", "--pp", "4", "--microbatches", "8", "--f", "0", "--b", "0", "--w", "0"), ("all 0",)),
-        (("interleaved-1f1b", "--pp", "4", "--microbatches", "6"), ("multiple of pp", "m = 4, 8, 12")),
+        (("chimera", "--pp", "3", "--microbatches", "6"), ("an even pp", "take pp = 4 or the schedule 1f1b")),
     ],
 )
 def test_schedule_refuses(plan: Any, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:
