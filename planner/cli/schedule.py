@@ -24,8 +24,8 @@ def schedule(
         str,
         typer.Argument(
             metavar="NAME",
-            help="gpipe, 1f1b, interleaved-1f1b, breadth-first, hanayo, chimera, bitpipe, each also with +2bp, which puts "
-            "weight gradients off; zb-h1, dualpipe, dualpipe-v, zeropp; or FILE.csv, an order.",
+            help="gpipe, 1f1b, interleaved-1f1b, breadth-first, hanayo, chimera, bitpipe (each also with +2bp, which "
+            "puts weight gradients off), zb-h1, dualpipe, dualpipe-v, zeropp; or FILE.csv, an order.",
             show_default=False,
         ),
     ],
@@ -40,6 +40,18 @@ def schedule(
     b: Annotated[float, typer.Option("--b", help="Backward, input gradient.", rich_help_panel=TIMES)] = 1.0,
     w: Annotated[float, typer.Option("--w", help="Backward, weight gradient.", rich_help_panel=TIMES)] = 1.0,
     comm: Annotated[float, typer.Option("--comm", help="Delay between two ranks.", rich_help_panel=TIMES)] = 0.0,
+    recompute: Annotated[float, typer.Option(help="Recomputation in the backward.", rich_help_panel=TIMES)] = 0.0,
+    wire: Annotated[
+        float, typer.Option(help="How long a message occupies a rank's link; messages queue.", rich_help_panel=TIMES)
+    ] = 0.0,
+    gather: Annotated[float, typer.Option(help="Gathering the parameters (UNSHARD).", rich_help_panel=TIMES)] = 0.0,
+    reduce: Annotated[float, typer.Option(help="Reducing the gradients.", rich_help_panel=TIMES)] = 0.0,
+    optimizer: Annotated[
+        float | None, typer.Option(help="The update, once all ranks are done.", rich_help_panel=TIMES)
+    ] = None,
+    post_validation: Annotated[
+        bool, typer.Option("--post-validation", help="Each rank updates when it is done itself.", rich_help_panel=TIMES)
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the order as PyTorch reads it.")] = None,
     trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the timeline as Perfetto reads it.")] = None,
@@ -54,37 +66,42 @@ def schedule(
 
     from costmodel.passes import check_schedule, csv_losses, to_csv
     from planner.cli.files import check_writable, write_text
-    from planner.schedules.report import rank_times, schedule_summary
-    from planner.simulator import simulate
+    from planner.schedules.report import rank_times, summarize
+    from planner.simulator import StepEnd, simulate
 
     check_writable(csv)
     check_writable(trace)
-    for option, time in (("--f", f), ("--b", b), ("--w", w), ("--comm", comm)):
+    more = {"recompute": recompute, "wire": wire, "gather": gather, "reduce": reduce}
+    times = {"f": f, "b": b, "w": w, "comm": comm, **more, "optimizer": optimizer or 0.0}
+    for option, time in times.items():
         if not 0 <= time < float("inf"):
-            raise InvalidSpec(f"{option} {time:g}: must be 0 or more")
+            raise InvalidSpec(f"--{option} {time:g}: must be 0 or more")
     if f + b + w <= 0:
         raise InvalidSpec("--f, --b and --w are all 0: nothing would run", "give one of them a time")
+    if post_validation and optimizer is None:
+        raise InvalidSpec("--post-validation says when the update runs, but there is none", "give --optimizer a time")
     sizes = (("--pp", pp), ("--microbatches", microbatches), ("--vpp", vpp))
     built = _read(name, sizes) if name.lower().endswith(".csv") else _build(name, sizes)
     if problems := check_schedule(built):
         others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InvalidSpec(f"{name} cannot run: {problems[0]}{others}")
     order = None if csv is None else to_csv(built)
-    summary = schedule_summary(built, f, b, w, comm)
-    simulation = simulate(built, rank_times(built, f, b, w, comm))
+    simulation = simulate(built, rank_times(built, f, b, w, comm, **more))
+    end = None if optimizer is None else StepEnd(optimizer, post_validation=post_validation)
+    summary = summarize(built, [], simulation, end)
     if csv is not None and order is not None:
         write_text(csv, order)
         for loss in csv_losses(built).changed:
             print(f"{csv}: {loss}", file=sys.stderr)
     if trace is not None:
-        write_text(trace, dumps(simulation.trace().to_chrome()) + "\n")
+        write_text(trace, dumps(simulation.trace(end=end).to_chrome()) + "\n")
     if json:
         print(dumps(summary))
         return
     from planner.report.console import make_console
     from planner.report.schedule import print_schedule
 
-    print_schedule(simulation, summary, make_console())
+    print_schedule(simulation, summary, make_console(), transfers=gather + reduce > 0)
 
 
 Sizes = tuple[tuple[str, "int | None"], ...]

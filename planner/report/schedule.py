@@ -13,16 +13,24 @@ if TYPE_CHECKING:
     from planner.simulator import Simulation
 
 
-def print_schedule(simulation: Simulation, summary: ScheduleSummary, console: ReportConsole) -> None:
-    """The figures of ``summary`` in words, then one row a rank with time from left to right."""
+def print_schedule(
+    simulation: Simulation, summary: ScheduleSummary, console: ReportConsole, transfers: bool = False
+) -> None:
+    """The figures of ``summary`` in words, then one row a rank with time from left to right; ``transfers``: and one of
+    its gathers and reductions.
+    """
     schedule = simulation.schedule
-    chunks = schedule.num_stages // schedule.num_ranks
+    chunks = schedule.stages_per_copy // schedule.num_ranks
     shape = f"{schedule.num_ranks} ranks, {schedule.num_microbatches} micro-batches"
-    console.print(f"[bold]{schedule.name}[/bold]: {shape}" + (f", {chunks} chunks a rank" if chunks > 1 else ""))
+    shape += f", {chunks} chunks a rank" if chunks > 1 else ""
+    shape += f", {schedule.copies} copies of the model" if schedule.copies > 1 else ""
+    console.print(f"[bold]{schedule.name}[/bold]: {shape}")
     peaks = summary["peak_activations"] or []
     console.print(
         f"makespan {simulation.makespan_s:g}   bubble {percent(simulation.bubble_fraction)} of all, "
         f"{percent(simulation.span_bubble_fraction)} of the longest rank's span   {summary['passes']:,} passes"
     )
+    if summary["step"] is not None:
+        console.print(f"step with its optimizer {summary['step']:g}")
     console.print(f"peak activations per rank, in micro-batches: {', '.join(f'{peak:g}' for peak in peaks)}\n")
-    console.print(draw(simulation, width=console.width, markup=True), soft_wrap=True)
+    console.print(draw(simulation, width=console.width, markup=True, transfers=transfers), soft_wrap=True)

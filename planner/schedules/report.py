@@ -10,6 +10,8 @@ import numpy as np
 from costmodel.passes import check_schedule
 from costmodel.schema.schedule import Schedule
 from planner.simulator.simulate import simulate
+from planner.simulator.simulation import Simulation
+from planner.simulator.step_end import StepEnd
 from planner.simulator.times import Array, StageTimes
 
 
@@ -22,6 +24,7 @@ class ScheduleSummary(TypedDict):
     bubble_fraction       1 - busy / (makespan · ranks)
     span_bubble_fraction  1 - busy / (longest first-F-to-last-W of a rank · ranks)
     peak_activations      per rank, in micro-batches of all of a rank's layers
+    step                  the optimizer included, where one is given
     passes                how many, over all ranks
     order                 {rank: "0F0 0F1 0B0 …"}
     """
@@ -32,14 +35,28 @@ class ScheduleSummary(TypedDict):
     bubble_fraction: float | None
     span_bubble_fraction: float | None
     peak_activations: list[float] | None
+    step: float | None
     passes: int
     order: dict[str, str]
 
 
-def schedule_summary(schedule: Schedule, f: float, b: float, w: float, comm: float) -> ScheduleSummary:
-    """Check and simulate ``schedule`` with the times of ``rank_times``. Raises InvalidSpec for a negative time."""
-    times = rank_times(schedule, f, b, w, comm)
+def schedule_summary(
+    schedule: Schedule, f: float, b: float, w: float, comm: float, *, end: StepEnd | None = None, **more: float
+) -> ScheduleSummary:
+    """Check and simulate ``schedule`` with the times of ``rank_times``; ``more``: its further times.
+
+    Raises InvalidSpec for a negative time.
+    """
+    times = rank_times(schedule, f, b, w, comm, **more)
     problems = check_schedule(schedule)
+    simulation = None if problems else simulate(schedule, times)
+    return summarize(schedule, problems, simulation, end)
+
+
+def summarize(
+    schedule: Schedule, problems: list[str], simulation: Simulation | None, end: StepEnd | None = None
+) -> ScheduleSummary:
+    """The figures of a simulation that was run already; None where the schedule has problems."""
     summary: ScheduleSummary = {
         "valid": not problems,
         "problems": problems,
@@ -47,28 +64,54 @@ def schedule_summary(schedule: Schedule, f: float, b: float, w: float, comm: flo
         "bubble_fraction": None,
         "span_bubble_fraction": None,
         "peak_activations": None,
+        "step": None,
         "passes": sum(len(order) for order in schedule.orders),
         "order": schedule.to_text(),
     }
-    if not problems:
-        simulation = simulate(schedule, times)
+    if simulation is not None:
         summary["makespan"] = simulation.makespan_s
         summary["bubble_fraction"] = simulation.bubble_fraction
         summary["span_bubble_fraction"] = simulation.span_bubble_fraction
         summary["peak_activations"] = simulation.peak_activations(rank_shares(schedule)).tolist()
+        summary["step"] = None if end is None else simulation.whole_step(end).step_s
     return summary
 
 
-def rank_times(schedule: Schedule, f: float, b: float, w: float, comm: float) -> StageTimes:
+def rank_times(
+    schedule: Schedule,
+    f: float,
+    b: float,
+    w: float,
+    comm: float,
+    *,
+    recompute: float = 0.0,
+    wire: float = 0.0,
+    gather: float = 0.0,
+    reduce: float = 0.0,
+) -> StageTimes:
     """Times of stages from times of ranks: ``f``, ``b`` (input gradient) and ``w`` (weight gradient) are what all of a
-    rank's layers take for one micro-batch, shared equally by its stages; ``comm`` is the delay of an edge between two
-    ranks. Raises InvalidSpec for a negative time.
+    rank's layers take for one micro-batch, shared equally by its stages of one copy; ``comm`` is the delay of an edge
+    between two ranks. ``gather`` and ``reduce`` are of all of a rank's layers, too; ``recompute`` is what a micro-batch
+    recomputes in them, ``wire`` how long one message occupies a link. Raises InvalidSpec for a negative time.
     """
     share = rank_shares(schedule)
-    return StageTimes(f * share, b * share, w * share, edge_s=comm)
+    return StageTimes(
+        f * share,
+        b * share,
+        w * share,
+        recompute * share,
+        edge_s=comm,
+        gather_s=gather * share,
+        reduce_s=reduce * share,
+        wire_s=wire,
+    )
 
 
 def rank_shares(schedule: Schedule) -> Array:
-    """Each stage's share of its rank's layers, all of a rank's stages of one copy alike; shape ``[num_stages]``."""
-    stages_on_rank = Counter(schedule.stage_to_rank)
-    return np.array([schedule.copies / stages_on_rank[rank] for rank in schedule.stage_to_rank])
+    """Each stage's share of its rank's layers; shape ``[num_stages]``.
+
+    A rank's stages of one copy share its layers equally; another copy has all of them once more.
+    """
+    homes = [(stage // schedule.stages_per_copy, rank) for stage, rank in enumerate(schedule.stage_to_rank)]
+    stages_there = Counter(homes)
+    return np.array([1.0 / stages_there[home] for home in homes])

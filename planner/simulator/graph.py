@@ -1,12 +1,17 @@
 """What waits for what in a schedule, as integer arrays, worked out once per schedule.
 
-A pass waits for two things: the pass before it on its rank, and the one pass that makes its input:
+Everything that takes or costs time is a slot of a lane, and a lane's slots run one after the other:
 
-    F  of stage s   F of stage s - 1
-    B, I            B or I of stage s + 1; on the last stage its own F
-    W               its own I
+    compute        one lane a rank      its passes in order
+    communication  one lane a rank      UNSHARD and REDUCE_GRAD, from their place in the rank's order on
+    link           two a rank and level what the rank sends, in the order of the passes that make it; what it receives,
+                                        in the order of the passes that take it (only when messages occupy links)
+    collective     one a joint product  each once all ranks' parts are there, in the order of rank 0's parts
 
-Passes are numbered rank after rank with one empty slot before each rank's first, so the pass before slot i is always
+A slot waits for two things: the slot before it on its lane, and one awaited slot elsewhere. A pass that waits for k > 1
+things is preceded by k - 1 gates, slots of no length with one awaited slot each; and so is a collective.
+
+Slots are numbered lane after lane with one empty slot before each lane's first, so the slot before slot i is always
 slot i - 1, and slot 0 stands for "nothing".
 """
 
@@ -15,148 +20,118 @@ from __future__ import annotations
 import weakref
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import chain
 
 import numpy as np
-from numpy.typing import NDArray
 
 from costmodel.passes import check_schedule
 from costmodel.schema.errors import InvalidSpec
-from costmodel.schema.schedule import Pass, PassKind, Schedule
-
-Index = NDArray[np.int64]
-
-_CODE = {PassKind.FORWARD: 0, PassKind.BACKWARD: 1, PassKind.INPUT_GRAD: 2, PassKind.WEIGHT_GRAD: 3}
-_FORWARD, _WEIGHT_GRAD = 0, 3
+from costmodel.schema.schedule import Schedule
+from planner.simulator.columns import Columns, Index, columns_of
+from planner.simulator.fits import fits
+from planner.simulator.lanes import Lane, Slots, lay_out
+from planner.simulator.running import levels_of, running_order
+from planner.simulator.table import Delays, Durations, durations_of
+from planner.simulator.waits import waits_of
 
 
 @dataclass(frozen=True, eq=False)
 class PassGraph:
-    """The arrays of one schedule. Shapes: ``[passes]`` rank after rank, or ``[slots]``, slots = passes + ranks.
+    """The arrays of one schedule. Shapes: ``[passes]`` rank after rank, or ``[slots]``.
 
-    num_stages
-    slot         [passes]      slot of each pass
-    first        [ranks + 1]   first[r]: the empty slot before rank r's passes; first[-1] = slots
-    kind, stage  [passes]      kind as an index into F, B, I, W
-    awaited      [slots]       the slot elsewhere that this one waits for
-    edge         [slots]       index of the edge (stage s to s + 1) it comes over; num_stages - 1 for none
-    work         [slots]       kind · num_stages + stage, an index into the table of times; 4 · num_stages if empty
-    order        [passes]      slots, so that whatever a slot waits for comes before it
-    levels       [levels + 1]  bounds in ``order`` of groups whose members don't wait for each other
+    columns    the passes
+    durations, delays  what ``work`` and ``edge`` are indices into
+    slot       [passes]      slot of each pass; of UNSHARD and REDUCE_GRAD on the communication lane
+    first      [lanes + 1]   first[l]: the empty slot before lane l's; first[-1] = slots; ranks' compute lanes first
+    lanes      [lanes]
+    awaited    [slots]       the slot elsewhere that this one waits for
+    edge       [slots]       index of the delay after which what is awaited is there
+    work       [slots]       index of the duration
+    run        [slots]       non-empty slots, so that whatever a slot waits for comes before it
+    sent       [messages, 4] slots on the sender's and on the receiver's link, and the numbers of the passes that make
+                             and that take the message; empty when messages occupy no links
     """
 
-    num_stages: int
+    columns: Columns
+    durations: Durations
+    delays: Delays
     slot: Index
     first: Index
-    kind: Index
-    stage: Index
+    lanes: tuple[Lane, ...]
     awaited: Index
     edge: Index
     work: Index
-    order: Index
-    levels: Index
+    run: Index
+    sent: Index
+
+    @property
+    def num_stages(self) -> int:
+        return self.durations.num_stages
+
+    @property
+    def num_ranks(self) -> int:
+        return self.durations.num_ranks
 
     @cached_property
-    def program(self) -> list[tuple[int, int, int, int]]:
-        """(slot, awaited, edge, work) in ``order``, as Python integers, for the one-row loop."""
-        columns = (self.order, self.awaited[self.order], self.edge[self.order], self.work[self.order])
-        return list(zip(*(column.tolist() for column in columns), strict=True))
+    def program(self) -> tuple[list[int], list[int]]:
+        """(slot, awaited) in running order, as Python integers, for the one-row loop."""
+        return self.run.tolist(), self.awaited[self.run].tolist()
+
+    @cached_property
+    def _by_level(self) -> tuple[Index, Index]:
+        level = levels_of(int(self.first[-1]), *self.program)
+        depth = level[self.run]
+        return self.run[np.argsort(depth, kind="stable")], np.cumsum(np.bincount(depth))
+
+    @property
+    def order(self) -> Index:
+        """Non-empty slots, level by level."""
+        return self._by_level[0]
+
+    @property
+    def levels(self) -> Index:
+        """Bounds in ``order`` of groups whose members don't wait for each other; shape ``[levels + 1]``."""
+        return self._by_level[1]
 
 
-_GRAPHS: dict[int, PassGraph] = {}
+_GRAPHS: dict[int, dict[tuple[int, ...] | None, PassGraph]] = {}
 
 
-def graph_of(schedule: Schedule) -> PassGraph:
-    """The graph of ``schedule``, built once per object. Raises InvalidSpec when ``check_schedule`` has complaints."""
+def graph_of(schedule: Schedule, link_levels: tuple[int, ...] | None = None) -> PassGraph:
+    """The graph of ``schedule``, built once per object and way of sending; ``link_levels``: as StageTimes has them.
+
+    Raises InvalidSpec when ``check_schedule`` has complaints, or ranks disagree about the order of collectives.
+    """
     # Keyed by identity, for hashing a schedule means hashing every pass; gone before the identity can be used again.
     key = id(schedule)
-    graph = _GRAPHS.get(key)
-    if graph is None:
-        graph = _GRAPHS[key] = _build(schedule)
+    graphs = _GRAPHS.get(key)
+    if graphs is None:
+        graphs = _GRAPHS[key] = {}
         weakref.finalize(schedule, _GRAPHS.pop, key).atexit = False
-    return graph
+    if link_levels not in graphs:
+        graphs[link_levels] = _build(schedule, link_levels)
+    return graphs[link_levels]
 
 
-def _build(schedule: Schedule) -> PassGraph:
-    num_stages, num_microbatches = schedule.num_stages, schedule.num_microbatches
-    lengths = np.array([len(order) for order in schedule.orders])
-    first = np.concatenate([[0], np.cumsum(lengths + 1)])
-    rank = np.repeat(np.arange(schedule.num_ranks), lengths)
-    slot = np.arange(len(rank)) + rank + 1
-    kinds, stages, microbatches, _ = zip(*passes_of(schedule), strict=True) if len(rank) else ((),) * 4
-    kind = np.array([_CODE[each] for each in kinds], dtype=np.int64)
-    stage, microbatch = np.array(stages, dtype=np.int64), np.array(microbatches, dtype=np.int64)
-
-    home, last = np.array(schedule.stage_to_rank), num_stages - 1
-    inside = (stage >= 0) & (stage <= last) & (microbatch >= 0) & (microbatch < num_microbatches)
-    if not inside.all() or (home[stage] != rank).any():
+def _build(schedule: Schedule, link_levels: tuple[int, ...] | None) -> PassGraph:
+    columns = columns_of(schedule)
+    if not fits(columns):
         raise _invalid(schedule)
-    unit = stage * num_microbatches + microbatch
-    if not _complete(unit, kind, num_stages * num_microbatches):
+    waits = waits_of(columns)
+    if waits is None:
         raise _invalid(schedule)
-
-    is_forward, is_weight_grad = kind == _FORWARD, kind == _WEIGHT_GRAD
-    source = np.minimum(np.where(is_forward, stage - 1, np.where(is_weight_grad, stage, stage + 1)), last)
-    takes_forward = is_forward | (~is_weight_grad & (stage == last))
-    forward, backward = (np.zeros(num_stages * num_microbatches, np.int64) for _ in range(2))
-    forward[unit[is_forward]] = slot[is_forward]
-    sends_grad = ~is_forward & ~is_weight_grad
-    backward[unit[sends_grad]] = slot[sends_grad]
-    wanted = np.maximum(source, 0) * num_microbatches + microbatch
-
-    awaited, edge, work = np.zeros(first[-1], np.int64), np.full(first[-1], last), np.full(first[-1], 4 * num_stages)
-    awaited[slot] = np.where(source < 0, 0, np.where(takes_forward, forward[wanted], backward[wanted]))
-    edge[slot] = np.where((source >= 0) & (home[source] != rank), np.minimum(source, stage), last)
-    work[slot] = kind * num_stages + stage
-
-    level = _levels(first.tolist(), awaited.tolist())
-    if level is None:
+    durations, pass_work = durations_of(columns)
+    slots = Slots(Delays(schedule.num_stages, columns.num_pieces), durations)
+    slot, sent = lay_out(columns, waits, pass_work, slots, link_levels)
+    first, awaited, edge, work = slots.arrays()
+    run = running_order(first, awaited)
+    if run is None:
         raise _invalid(schedule)
-    depth = np.array(level)[slot]
-    order = slot[np.argsort(depth, kind="stable")]
-    return PassGraph(num_stages, slot, first, kind, stage, awaited, edge, work, order, np.cumsum(np.bincount(depth)))
-
-
-def _complete(unit: Index, kind: Index, num_units: int) -> bool:
-    """Whether each (stage, micro-batch) has F once and either B once or I and W once."""
-    forward, backward, input_grad, weight_grad = (
-        np.bincount(unit[kind == code], minlength=num_units) for code in range(len(_CODE))
-    )
-    return bool(((forward == 1) & (backward + input_grad == 1) & (input_grad == weight_grad)).all())
-
-
-def _levels(first: list[int], awaited: list[int]) -> list[int] | None:
-    """Length of the longest chain of passes ending in each slot; None when some wait for each other for ever."""
-    level = [0] * len(awaited)
-    reached = [start + 1 for start in first[:-1]]
-    waiting_rank: dict[int, int] = {}
-    ready = list(range(len(reached)))
-    done = len(reached)
-    while ready:
-        rank = ready.pop()
-        slot, end = reached[rank], first[rank + 1]
-        done -= slot
-        while slot < end:
-            source = awaited[slot]
-            if source and not level[source]:
-                waiting_rank[source] = rank
-                break
-            before, elsewhere = level[slot - 1], level[source]
-            level[slot] = (before if before > elsewhere else elsewhere) + 1
-            if slot in waiting_rank:
-                ready.append(waiting_rank.pop(slot))
-            slot += 1
-        done += slot
-        reached[rank] = slot
-    return level if done == len(awaited) else None
+    lanes = tuple(slots.lanes)
+    return PassGraph(columns, durations, slots.delays, slot, first, lanes, awaited, edge, work, run, sent)
 
 
 def _invalid(schedule: Schedule) -> InvalidSpec:
-    problem, *more = check_schedule(schedule)
+    # The check knows no communicators: it lets a rank make its parts of joint products in an order of its own.
+    problem, *more = check_schedule(schedule) or ["its ranks put the collectives of the vocabulary in different orders"]
     others = f" (and {len(more)} more)" if more else ""
     return InvalidSpec(f"schedule {schedule.name!r} cannot run: {problem}{others}")
-
-
-def passes_of(schedule: Schedule) -> list[Pass]:
-    """All passes, rank after rank: the order of every ``[passes]`` array."""
-    return list(chain.from_iterable(schedule.orders))

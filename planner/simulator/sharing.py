@@ -1,8 +1,8 @@
 """Ranks that share the cores of one host: processor sharing, event by event.
 
-While n ranks are busy on c cores, each runs at the rate min(1, c / n). As all busy ranks run at the same rate, one
-clock of work done serves them all: a pass that starts at v ends when the clock shows v + duration. Sends take real
-time.
+While n ranks compute on c cores, each runs at the rate min(1, c / n). As all busy ranks run at the same rate, one clock
+of work done serves them all: a pass that starts at v ends when the clock shows v + duration. What runs beside compute
+(sends, gathers, reductions, collectives) takes real time.
 
 Source: Kleinrock 1967, "Time-shared Systems: A Theoretical Treatment" (the discipline).
 Leaves out: passes that use several cores, and caches and memory bandwidth, which busy ranks share as well.
@@ -21,53 +21,65 @@ from planner.simulator.times import Array, StageTimes
 def shared_times_s(graph: PassGraph, times: StageTimes, cores: float) -> tuple[Array, Array]:
     """(start, end) of every slot on ``cores`` cores, which may be a fraction; each ``[slots]``, empty slots 0.
 
-    Exact, O(passes · log ranks).
+    Exact, O(slots · log lanes).
     """
-    work_s = [*times.pass_table_s().ravel().tolist(), 0.0]
-    edge_s = [*times.edge_s.tolist(), 0.0]  # type: ignore[union-attr]
-    awaited, edge, work = graph.awaited.tolist(), graph.edge.tolist(), graph.work.tolist()
-    first = graph.first.tolist()
+    work_s = graph.durations.table_s(times)[graph.work].tolist()
+    delay_s = graph.delays.table_s(times)[graph.edge].tolist()
+    awaited, first = graph.awaited.tolist(), graph.first.tolist()
     start, finish = [0.0] * first[-1], [0.0] * first[-1]
     next_slot = [empty + 1 for empty in first[:-1]]
     ended = [False] * first[-1]
     for empty in first[:-1]:
         ended[empty] = True
-    waiting_rank: dict[int, int] = {}
+    waiting: dict[int, list[int]] = {}
     running: list[tuple[float, int, int]] = []
     arriving: list[tuple[float, int]] = []
+    passing: list[tuple[float, int, int]] = []
     now = clock = 0.0
 
-    def offer(rank: int) -> None:
-        """Start the rank's next pass, or note what it waits for: a pass, or a message under way."""
-        slot = next_slot[rank]
-        if slot == first[rank + 1]:
+    def offer(lane: int) -> None:
+        """Start the lane's next slot, or note what it waits for: another slot, or a message under way."""
+        slot = next_slot[lane]
+        if slot == first[lane + 1]:
             return
         source = awaited[slot]
         if not ended[source]:
-            waiting_rank[source] = rank
+            waiting.setdefault(source, []).append(lane)
             return
-        arrival = finish[source] + edge_s[edge[slot]]
-        if arrival > now:
-            heappush(arriving, (arrival, rank))
-            return
-        start[slot] = now
-        heappush(running, (clock + work_s[work[slot]], rank, slot))
+        arrival = finish[source] + delay_s[slot]
+        if lane >= graph.num_ranks:
+            start[slot] = max(arrival, finish[slot - 1])
+            heappush(passing, (max(start[slot] + work_s[slot], now), lane, slot))
+        elif arrival > now:
+            heappush(arriving, (arrival, lane))
+        else:
+            start[slot] = now
+            heappush(running, (clock + work_s[slot], lane, slot))
 
-    for rank in range(len(next_slot)):
-        offer(rank)
-    while running or arriving:
+    def end(lane: int, slot: int) -> None:
+        finish[slot], ended[slot] = now, True
+        next_slot[lane] += 1
+        offer(lane)
+        for other in waiting.pop(slot, ()):
+            offer(other)
+
+    for lane in range(len(next_slot)):
+        offer(lane)
+    while running or arriving or passing:
         rate = min(1.0, cores / len(running)) if running else 1.0
         pass_end = now + max(running[0][0] - clock, 0.0) / rate if running else np.inf
-        if arriving and arriving[0][0] < pass_end:
-            arrival, rank = heappop(arriving)
+        arrival = arriving[0][0] if arriving else np.inf
+        passed = passing[0][0] if passing else np.inf
+        if passed < pass_end and passed <= arrival:
+            _, lane, slot = heappop(passing)
+            clock, now = clock + (passed - now) * rate, passed
+            end(lane, slot)
+        elif arrival < pass_end:
+            _, lane = heappop(arriving)
             clock, now = clock + (arrival - now) * rate, arrival
-            offer(rank)
-            continue
-        clock, rank, slot = heappop(running)
-        now = pass_end
-        finish[slot], ended[slot] = now, True
-        next_slot[rank] += 1
-        offer(rank)
-        if slot in waiting_rank:
-            offer(waiting_rank.pop(slot))
+            offer(lane)
+        else:
+            clock, lane, slot = heappop(running)
+            now = pass_end
+            end(lane, slot)
     return np.array(start), np.array(finish)

@@ -16,22 +16,23 @@ def simulate(schedule: Schedule, times: StageTimes, shared_cores: float | None =
     ``times``: one row. ``shared_cores``: all ranks sit on one host with so many cores and share them equally among
     the busy; None: every rank has a device of its own.
 
-    Raises InvalidSpec for a schedule that ``check_schedule`` refuses, times of another number of stages or of several
-    rows, or cores that are not positive.
+    Leaves out: that a busy receiver's link holds its sender's link up; sends of joint products and broadcasts, which
+    occupy no link; a slowdown of compute by what runs beside it.
+
+    Raises InvalidSpec for a schedule that ``check_schedule`` refuses, times of other stages, ranks or pieces or of
+    several rows, or cores that are not positive.
     """
     graph = _fitting_graph(schedule, times)
     if times.batch_shape:
         raise InvalidSpec(f"simulate takes one row of times, got a batch of {times.batch_shape}", "use simulate_many")
     if shared_cores is None:
-        finish_s = finish_times_s(graph, times)
-        start_s = finish_s.copy()
-        start_s[graph.slot] -= times.pass_table_s().ravel()[graph.work[graph.slot]]
-        return Simulation(schedule, times, graph, start_s, finish_s)
+        return Simulation(schedule, times, graph, finish_times_s(graph, times))
     if not shared_cores > 0:
         raise InvalidSpec(f"shared_cores = {shared_cores} must be more than 0")
     from planner.simulator.sharing import shared_times_s
 
-    return Simulation(schedule, times, graph, *shared_times_s(graph, times, shared_cores))
+    start_s, finish_s = shared_times_s(graph, times, shared_cores)
+    return Simulation(schedule, times, graph, finish_s, start_s)
 
 
 def simulate_many(schedule: Schedule, times: StageTimes) -> Array:
@@ -43,9 +44,9 @@ def simulate_many(schedule: Schedule, times: StageTimes) -> Array:
 
 
 def _fitting_graph(schedule: Schedule, times: StageTimes) -> PassGraph:
-    graph = graph_of(schedule)
-    if times.num_stages != graph.num_stages:
-        raise InvalidSpec(
-            f"times are of {times.num_stages} stages, but schedule {schedule.name!r} has {graph.num_stages}"
-        )
+    if times.num_stages != schedule.num_stages:
+        stages = f"{times.num_stages} stages, but schedule {schedule.name!r} has {schedule.num_stages}"
+        raise InvalidSpec(f"times are of {stages}")
+    graph = graph_of(schedule, times.link_levels)
+    graph.durations.check(times, graph.columns.present, schedule.name)
     return graph

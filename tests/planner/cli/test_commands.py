@@ -230,6 +230,25 @@ def test_csv_of_what_pytorch_cannot_run(plan: Any, tmp_path: Path) -> None:
     assert not again.exists()
 
 
+def test_schedule_with_its_optimizer(plan: Any, tmp_path: Path) -> None:
+    """1F1B's ranks end at 33 to 24; each update is as long as it is, and the trace shows them."""
+    trace = tmp_path / "trace.json"
+    sizes = ("schedule", "1f1b", "--pp", 4, "--microbatches", 8, "--optimizer", 2)
+    assert json.loads(plan(*sizes, "--json", "--trace", trace).out)["step"] == pytest.approx(35)
+    events = json.loads(trace.read_text())["traceEvents"]
+    assert [event["ts"] for event in events if event["name"] == "optimizer"] == [33e6] * 4
+    assert json.loads(plan(*sizes, "--post-validation", "--json").out)["step"] == pytest.approx(35)
+    assert "step with its optimizer 35" in plan(*sizes).out
+    assert json.loads(plan(*sizes[:-2], "--json").out)["step"] is None
+
+
+def test_schedule_times_of_links_and_recomputation(plan: Any) -> None:
+    """One micro-batch over two ranks: (1 + 2 + 0.5) each, and two messages of 3 + 4."""
+    sizes = ("schedule", "1f1b", "--pp", 2, "--microbatches", 1, "--json")
+    times = ("--recompute", 0.5, "--comm", 3, "--wire", 4)
+    assert json.loads(plan(*sizes, *times).out)["makespan"] == pytest.approx(7 + 14)
+
+
 def test_schedule_drawing_fits(plan: Any) -> None:
     ending = plan("schedule", "interleaved-1f1b", "--pp", 4, "--microbatches", 8)
     assert ending.status == 0

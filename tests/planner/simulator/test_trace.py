@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from itertools import pairwise
+from random import Random
 
 import pytest
+from random_schedules import random_schedule, random_times
 from rich.text import Text
 
-from costmodel.schema.schedule import PassKind
+from costmodel.schema.schedule import PassKind, Schedule
 from costmodel.schema.trace import Trace
 from planner.schedules import build_schedule
 from planner.schedules.report import rank_times
-from planner.simulator import Simulation, simulate
+from planner.simulator import Simulation, StageTimes, simulate
 from planner.simulator.drawing import draw
 
 
@@ -94,3 +96,68 @@ def test_wide_drawing_shows_every_pass() -> None:
         labels = [block for block in row.removeprefix(f"rank {rank} ").replace("·", "─").split("─") if block]
         assert labels == [f"{step.kind}{step.microbatch}" for step in simulation.schedule.orders[rank]]
         assert sum(label.startswith(PassKind.FORWARD) for label in labels) == 5
+
+
+def _every_kind() -> Simulation:
+    random = Random(8)
+    schedule = next(
+        schedule
+        for schedule in (random_schedule(random) for _ in range(1000))
+        if {PassKind.UNSHARD, PassKind.REDUCE_GRAD, PassKind.VOCAB_FORWARD, PassKind.FROZEN_FORWARD} <= schedule.kinds
+    )
+    return simulate(schedule, random_times(random, schedule, wires=False))
+
+
+def test_trace_of_every_kind() -> None:
+    """Every pass once on its rank's lane; a collective on every rank, once for each micro-batch."""
+    simulation = _every_kind()
+    schedule = simulation.schedule
+    events = simulation.trace().events
+    for rank, order in enumerate(schedule.orders):
+        beside = (PassKind.UNSHARD, PassKind.REDUCE_GRAD)
+        computes = [str(step) for step in order if step.kind not in (*beside, PassKind.RESHARD)]
+        transfers = [str(step) for step in order if step.kind in beside]
+        assert [event.name for event in events if (event.rank, event.lane) == (rank, "compute")] == computes
+        assert [event.name for event in events if (event.rank, event.lane) == (rank, "communication")] == transfers
+        meetings = [event for event in events if (event.rank, event.lane) == (rank, "collective statistics")]
+        assert len(meetings) == schedule.num_microbatches
+        for event in meetings:
+            step = f"{rank}VOCAB_F{event.name.removeprefix('statistics ')}"
+            part = next(other for other in events if other.name == step)
+            assert part.start_s + part.duration_s <= event.start_s + 1e-9
+
+
+def test_trace_of_transfers_when_messages_occupy_links() -> None:
+    random = Random(3)
+    for _ in range(20):
+        schedule = random_schedule(random)
+        trace = simulate(schedule, random_times(random, schedule, wires=True)).trace()
+        lanes: dict[tuple[int, str], list[tuple[float, float]]] = {}
+        for event in trace.events:
+            lanes.setdefault((event.rank, event.lane), []).append((event.start_s, event.start_s + event.duration_s))
+        for spans in lanes.values():
+            assert all(earlier[1] <= later[0] + 1e-9 for earlier, later in pairwise(sorted(spans)))
+
+
+def test_drawing_of_every_kind() -> None:
+    simulation = _every_kind()
+    drawn = draw(simulation, 2000, transfers=True)
+    rows = [row for row in drawn.splitlines() if "bubble" not in row]
+    (legend,) = (row for row in drawn.splitlines() if "bubble" in row)
+    letters = {"B": "backward", "S": "output layer", "Z": "frozen forward", "U": "gather", "R": "reduce"}
+    for letter, words in letters.items():
+        assert f"{letter} {words}" in legend
+        assert any(letter in row for row in rows)
+    assert "gather" not in draw(simulation, 2000)
+    assert max(map(len, draw(simulation, 60, transfers=True).splitlines())) <= 100
+    assert Text.from_markup(draw(simulation, 200, markup=True, transfers=True)).plain == draw(
+        simulation, 200, transfers=True
+    )
+
+
+def test_second_copy_has_small_letters_and_a_pair_both() -> None:
+    order = {"0": "0F0 3F1 (0F2;3B1)OVERLAP_F_B 0B0 0B2", "1": "2F1 1F0 2B1 1B0 1F2 1B2"}
+    schedule = Schedule.from_text("both ways", 3, (0, 1, 1, 0), order, copies=2)
+    drawn = draw(simulate(schedule, StageTimes.uniform(4, 1.0, 1.0, 1.0)), 200)
+    assert [label for label in ("F0─", "f1─", "F2+b1─", "B0─") if label not in drawn.splitlines()[0]] == []
+    assert drawn.splitlines()[-1].strip().startswith("F forward, B backward, + both side by side, small letters")
