@@ -12,6 +12,7 @@ from costmodel.schema.errors import InvalidSpec
 
 if TYPE_CHECKING:
     from costmodel.schema.schedule import Schedule
+    from planner.schedules import PassTimes
 
 MOST_CELLS = 500_000
 """Forward passes of the largest schedule that is built: some ten seconds and a few hundred MB."""
@@ -25,7 +26,8 @@ def schedule(
         typer.Argument(
             metavar="NAME",
             help="gpipe, 1f1b, interleaved-1f1b, breadth-first, hanayo, chimera, bitpipe (each also with +2bp, which "
-            "puts weight gradients off), zb-h1, dualpipe, dualpipe-v, zeropp; or FILE.csv, an order.",
+            "puts weight gradients off), zb-h1, zb-h2, zb-v, v-half, v-min, dualpipe, dualpipe-v, zeropp; or FILE.csv, "
+            "an order.",
             show_default=False,
         ),
     ],
@@ -66,6 +68,7 @@ def schedule(
 
     from costmodel.passes import check_schedule, csv_losses, to_csv
     from planner.cli.files import check_writable, write_text
+    from planner.schedules import PassTimes
     from planner.schedules.report import rank_times, summarize
     from planner.simulator import StepEnd, simulate
 
@@ -81,7 +84,7 @@ def schedule(
     if post_validation and optimizer is None:
         raise InvalidSpec("--post-validation says when the update runs, but there is none", "give --optimizer a time")
     sizes = (("--pp", pp), ("--microbatches", microbatches), ("--vpp", vpp))
-    built = _read(name, sizes) if name.lower().endswith(".csv") else _build(name, sizes)
+    built = _read(name, sizes) if name.lower().endswith(".csv") else _build(name, sizes, PassTimes(f, b, w, comm))
     if problems := check_schedule(built):
         others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InvalidSpec(f"{name} cannot run: {problems[0]}{others}")
@@ -121,8 +124,8 @@ def _read(path: str, sizes: Sizes) -> Schedule:
     return from_csv(read_text(path), Path(path).stem, path)
 
 
-def _build(name: str, sizes: Sizes) -> Schedule:
-    """A schedule by name."""
+def _build(name: str, sizes: Sizes, times: PassTimes) -> Schedule:
+    """A schedule by name, in the order that suits the times where it heeds them."""
     from planner.schedules import SCHEDULES, build_schedule, canonical_name
 
     kind = SCHEDULES[canonical_name(name)]
@@ -141,4 +144,4 @@ def _build(name: str, sizes: Sizes) -> Schedule:
             if 4 * pp * pp * chunks <= MOST_CELLS
             else "take fewer ranks",
         )
-    return build_schedule(kind.name, pp, microbatches, chunks)
+    return build_schedule(kind.name, pp, microbatches, chunks, times)

@@ -9,10 +9,13 @@ from costmodel.passes import check_schedule
 from planner.schedules.kind import ScheduleKind
 from planner.schedules.names import PYTORCH_NAMES, canonical_name
 from planner.schedules.registry import SCHEDULES, build_schedule, supports
+from planner.schedules.times import EQUAL_TIMES, PassTimes
 
 __all__ = [
+    "EQUAL_TIMES",
     "PYTORCH_NAMES",
     "SCHEDULES",
+    "PassTimes",
     "ScheduleKind",
     "build_schedule",
     "canonical_name",

@@ -17,7 +17,7 @@ GATHERED = "+fsdp"
 
 _FULL_BACKWARD = ("gpipe", "1f1b", "interleaved-1f1b", "breadth-first", "hanayo", "chimera", "bitpipe")
 
-_PUBLISHED = (*_FULL_BACKWARD, "zb-h1", "dualpipe", "dualpipe-v", "zeropp")
+_PUBLISHED = (*_FULL_BACKWARD, "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe", "dualpipe-v", "zeropp")
 
 NAMES = (*_PUBLISHED, f"breadth-first{GATHERED}", *(name + DEFERRED for name in _FULL_BACKWARD))
 """The canonical names."""
@@ -29,6 +29,7 @@ PYTORCH_NAMES = {
     "zb-h1": "InterleavedZeroBubble",
     "breadth-first": "LoopedBFS",
     "dualpipe-v": "DualPipeV",
+    "zb-v": "ZBVZeroBubble",
 }
 """Canonical name -> the name that ``torch.distributed.pipelining.schedules.get_schedule_class`` takes, where it has
 one.
@@ -42,6 +43,8 @@ _SPOKEN = {
     "layered gradient accumulation": "breadth-first",
     "wave": "hanayo",
     "cut-in-half": "dualpipe-v",
+    "zb2p": "zb-h2",
+    "v-zb": "zb-v",
 }
 
 

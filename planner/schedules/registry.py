@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -20,8 +21,13 @@ from planner.schedules.kind import ScheduleKind
 from planner.schedules.names import DEFERRED, GATHERED, canonical_name
 from planner.schedules.one_f_one_b import one_f_one_b
 from planner.schedules.placement import two_way, two_way_zigzag, zigzag
+from planner.schedules.times import EQUAL_TIMES, PassTimes
 from planner.schedules.two_bp import defer_weight_grads
+from planner.schedules.v_half import v_half
+from planner.schedules.v_min import v_min
 from planner.schedules.zb_h1 import zb_h1
+from planner.schedules.zb_h2 import zb_h2
+from planner.schedules.zb_v import zb_v
 from planner.schedules.zeropp import zeropp
 
 
@@ -43,6 +49,19 @@ def _gathered(kind: ScheduleKind) -> ScheduleKind:
         return [with_gathers(order) for order in kind.generate(pp, num_microbatches, vpp)]
 
     return replace(kind, name=kind.name + GATHERED, generate=generate)
+
+
+def _v_shaped(name: str, generate: Callable[..., list[list[Pass]]], heeds_times: bool = False) -> ScheduleKind:
+    return ScheduleKind(
+        name,
+        generate,
+        lambda pp, m, vpp: (pp >= 2) & (m >= 1) & (vpp == 2),
+        "pp >= 2, vpp = 2 and m >= 1",
+        splits_backward=True,
+        vpp=2,
+        stage_to_rank=zigzag,
+        heeds_times=heeds_times,
+    )
 
 
 _PLAIN = (
@@ -98,6 +117,17 @@ _SPLIT = (
         splits_backward=True,
     ),
     ScheduleKind(
+        "zb-h2",
+        zb_h2,
+        lambda pp, m, vpp: (pp >= 2) & (m >= 1) & (vpp == 1),
+        "pp >= 2, vpp = 1 and m >= 1",
+        splits_backward=True,
+        heeds_times=True,
+    ),
+    _v_shaped("zb-v", zb_v, heeds_times=True),
+    _v_shaped("v-half", v_half),
+    _v_shaped("v-min", v_min),
+    ScheduleKind(
         "dualpipe",
         dualpipe,
         lambda pp, m, vpp: (pp >= 2) & (pp % 2 == 0) & (vpp == 1) & (m >= 2),
@@ -145,23 +175,25 @@ def supports(name: str, pp: Any, num_microbatches: Any, vpp: Any = 1) -> Any:
     return SCHEDULES[canonical_name(name)].allows(pp, num_microbatches, vpp)
 
 
-def build_schedule(name: str, pp: int, num_microbatches: int, vpp: int = 1) -> Schedule:
-    """The order of passes for ``pp`` ranks with ``vpp`` stages each.
+def build_schedule(name: str, pp: int, num_microbatches: int, vpp: int = 1, times: PassTimes = EQUAL_TIMES) -> Schedule:
+    """The order of passes for ``pp`` ranks with ``vpp`` stages each, made for ``times`` where the schedule heeds them.
 
     The same arguments give the same object. Raises UnknownName; InvalidSpec for sizes the schedule cannot do.
     """
-    return _build(canonical_name(name), int(pp), int(num_microbatches), int(vpp))
+    canonical = canonical_name(name)
+    heeded = times if SCHEDULES[canonical].heeds_times else EQUAL_TIMES
+    return _build(canonical, int(pp), int(num_microbatches), int(vpp), heeded)
 
 
 @lru_cache(maxsize=64)
-def _build(name: str, pp: int, num_microbatches: int, vpp: int) -> Schedule:
+def _build(name: str, pp: int, num_microbatches: int, vpp: int, times: PassTimes) -> Schedule:
     kind = SCHEDULES[name]
     if min(pp, num_microbatches, vpp) < 1 or not kind.allows(pp, num_microbatches, vpp):
         sizes = f"pp = {pp}, m = {num_microbatches} micro-batches and vpp = {vpp}"
         raise InvalidSpec(
             f"schedule {name!r} cannot do {sizes}; it needs {kind.rule}", _hint(kind, pp, num_microbatches, vpp)
         )
-    orders = tuple(tuple(order) for order in kind.generate(pp, num_microbatches, vpp))
+    orders = kind.orders(pp, num_microbatches, vpp, times)
     return Schedule(name, num_microbatches, kind.stage_to_rank(pp, vpp), orders, kind.copies)
 
 

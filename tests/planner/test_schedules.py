@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 import runpy
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from costmodel.schema.errors import InvalidSpec, UnknownName
@@ -131,6 +132,7 @@ def test_errors_say_what_would_work() -> None:
         ("bitpipe", 3, 8, 2): ("an even pp", "take pp = 4 or the schedule interleaved-1f1b"),
         ("1f1b", 4, 8, 2): ("vpp = 1", "take vpp = 1 or the schedule interleaved-1f1b"),
         ("zb-h1", 1, 8, 1): ("pp >= 2", "take pp = 2 or the schedule 1f1b"),
+        ("zb-v", 4, 8, 1): ("vpp = 2", "take vpp = 2 or the schedule 1f1b"),
         ("hanayo", 1, 8, 2): ("pp >= 2", "take pp = 2 or the schedule breadth-first"),
     }
     for sizes, (rule, hint) in hints.items():
@@ -163,6 +165,11 @@ def test_errors_say_what_would_work() -> None:
         ("Interleaved1F1B+2BP", "interleaved-1f1b+2bp"),
         ("gpipe 2bp", "gpipe+2bp"),
         ("LoopedBFS+FSDP", "breadth-first+fsdp"),
+        ("ZB2P", "zb-h2"),
+        ("ZBVZeroBubble", "zb-v"),
+        ("V-ZB", "zb-v"),
+        ("VHalf", "v-half"),
+        ("v_min", "v-min"),
     ],
 )
 def test_spellings(spelling: str, name: str) -> None:
@@ -245,12 +252,14 @@ def test_peak_activations_by_rank(schedule: Schedule) -> None:
     """In stage-chunks, whatever the times."""
     pp, m = schedule.num_ranks, schedule.num_microbatches
     vpp = schedule.num_stages // pp
-    expected = {
+    peaks: dict[str, Callable[[int], int]] = {
         "gpipe": lambda rank: m,
         "1f1b": lambda rank: min(pp - rank, m),
         "interleaved-1f1b": lambda rank: min(2 * (pp - rank - 1) + (vpp - 1) * pp + 1, m * vpp),
         "zb-h1": lambda rank: min(pp, m),
-    }[schedule.name]
+    }
+    assume(schedule.name in peaks)
+    expected = peaks[schedule.name]
     simulation = simulate(schedule, rank_times(schedule, 1, 2, 3, 0.5))
     assert simulation.peak_activations(1.0).tolist() == [expected(rank) for rank in range(pp)]
     in_microbatches = schedule_summary(schedule, 1, 2, 3, 0.5)["peak_activations"]
@@ -280,17 +289,24 @@ def test_span_bubble_is_taken_over_the_longest_rank() -> None:
 
 
 def test_published_bubbles_and_peaks(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Matched to the three decimals published; not far below either, which would be another quantity."""
-    rows = BENCHMARK["bubbles"]()
-    assert len(rows) == 63
+    """Matched or beaten to the three decimals published; the orders that leave no choice not far below either, which
+    would be another quantity.
+    """
+    rows = BENCHMARK["bubbles"](largest_pp=16)
+    assert len(rows) == 98
     for row in rows:
-        assert -1e-3 <= row["bubble"] - row["published"] <= 5e-4, row
         assert row["peak"] <= row["published_peak"], row
+        if row["name"] in ("1f1b", "interleaved-1f1b", "zb-h1"):
+            assert row["bubble"] - row["published"] >= -1e-3, row
+        if row["bound"] is not None:
+            assert row["span"] == pytest.approx(row["bound"], abs=5e-4), row
+    assert max(BENCHMARK["excesses"](rows)) <= 5e-4
     monkeypatch.setitem(BENCHMARK["main"].__globals__, "bubbles", lambda: rows)
     BENCHMARK["main"](["--repeat", "0"])
     printed = capsys.readouterr().out
-    assert printed.count("zb-h1") == 21
-    assert "63 figures" in printed
+    assert printed.count("zb-h1 ") == 14
+    assert "126 figures" in printed
+    assert printed.count("published below its bound") == 4
 
 
 def test_pass_kinds_of_a_split_backward() -> None:
