@@ -188,6 +188,55 @@ def _best_s(work: Callable[[], object], repeat: int) -> float:
     return min(spans)
 
 
+def _print_vocabulary() -> None:
+    """Output layer on the last rank against its parts on all ranks."""
+    import numpy as np
+
+    from planner.schedules import build_schedule
+    from planner.schedules.report import rank_times
+    from planner.simulator import StageTimes, simulate
+
+    print("\nvocabulary parallelism: F = I = W = 1 a rank, output layer as heavy as so many ranks; makespans, m = 4p")
+    print(
+        f"{'p':>4}{'m':>5}{'layer':>7}{'1f1b':>9}{'vocab-1':>9}{'vocab-2':>9}{'ideal':>9}{'peak':>6}{'vocab-1':>9}{'vocab-2':>9}"
+    )
+    for pp, layer in product((4, 8, 16, 32), (0.5, 1.0, 2.0)):
+        m = 4 * pp
+        column = np.ones(pp)
+        column[-1] += layer
+        runs = [simulate(build_schedule("1f1b", pp, m), StageTimes(column, column, column))]
+        for name in ("1f1b-vocab-1", "1f1b-vocab-2"):
+            schedule = build_schedule(name, pp, m)
+            runs.append(simulate(schedule, rank_times(schedule, 1, 1, 1, 0, vocab=layer)))
+        spans = "".join(f"{run.makespan_s:9.1f}" for run in runs)
+        peaks = [max(run.peak_activations(1.0)) for run in runs]
+        ideal = m * 3 * (1 + layer / pp)
+        print(f"{pp:>4}{m:>5}{layer:7.1f}{spans}{ideal:9.1f}{peaks[0]:6.0f}{peaks[1]:9.0f}{peaks[2]:9.0f}")
+
+
+def _print_bubble_filling() -> None:
+    """How much of a frozen model runs for nothing."""
+    from planner.schedules import build_schedule
+    from planner.schedules.bubble_filling import fill_bubbles
+    from planner.schedules.report import rank_times
+    from planner.simulator import simulate
+
+    print(
+        "\nbubble filling: F = I = W = 1, a frozen model of ten equal pieces, of so many F's a micro-batch; makespans"
+    )
+    titles = f"{'without':>9}{'filled':>9}{'after it':>10}{'bubble':>9}{'filled':>9}"
+    print(f"{'schedule':<10}{'p':>4}{'m':>5}{'frozen':>8}{titles}")
+    for (name, pp, m), whole in product((("1f1b", 4, 16), ("1f1b", 8, 32), ("zb-h2", 8, 32)), (0.5, 1.0, 2.0)):
+        pieces = [whole / 10] * 10
+        plain = build_schedule(name, pp, m)
+        filled = fill_bubbles(plain, rank_times(plain, 1, 1, 1, 0), pieces)
+        before, after = (simulate(one, rank_times(one, 1, 1, 1, 0, frozen=pieces)) for one in (plain, filled))
+        behind = before.makespan_s + m * whole / pp
+        spans = f"{before.makespan_s:9.1f}{after.makespan_s:9.1f}{behind:10.1f}"
+        print(f"{name:<10}{pp:>4}{m:>5}{whole:8.1f}{spans}{before.bubble_fraction:9.3f}{after.bubble_fraction:9.3f}")
+    print("after it: the frozen model spread over all ranks, after the step")
+
+
 def _print_times(repeat: int) -> None:
 
     import numpy as np
@@ -266,6 +315,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             sizes = f"p = {row['pp']}, m = {row['num_microbatches']}, F = {row['times'][0]}"
             print(f"zb-h2, {sizes}: published below its bound, which is taken instead; {_alive(row)}")
     _print_closed_forms(closed_forms())
+    _print_vocabulary()
+    _print_bubble_filling()
     if options.repeat:
         _print_times(options.repeat)
         _print_check_times(options.repeat)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -26,8 +26,8 @@ def schedule(
         typer.Argument(
             metavar="NAME",
             help="gpipe, 1f1b, interleaved-1f1b, breadth-first, hanayo, chimera, bitpipe (each also with +2bp, which "
-            "puts weight gradients off), zb-h1, zb-h2, zb-v, v-half, v-min, dualpipe, dualpipe-v, zeropp; or FILE.csv, "
-            "an order.",
+            "puts weight gradients off), zb-h1, zb-h2, zb-v, v-half, v-min, dualpipe, dualpipe-v, zeropp, "
+            "1f1b-vocab-1, 1f1b-vocab-2; or FILE.csv, an order.",
             show_default=False,
         ),
     ],
@@ -48,6 +48,13 @@ def schedule(
     ] = 0.0,
     gather: Annotated[float, typer.Option(help="Gathering the parameters (UNSHARD).", rich_help_panel=TIMES)] = 0.0,
     reduce: Annotated[float, typer.Option(help="Reducing the gradients.", rich_help_panel=TIMES)] = 0.0,
+    vocab: Annotated[
+        float, typer.Option(help="The output layer's forward, for 1f1b-vocab-1 and -2.", rich_help_panel=TIMES)
+    ] = 0.0,
+    frozen: Annotated[
+        str,
+        typer.Option(metavar="S,S,…", help="Pieces of a frozen model, run in the bubbles.", rich_help_panel=TIMES),
+    ] = "",
     optimizer: Annotated[
         float | None, typer.Option(help="The update, once all ranks are done.", rich_help_panel=TIMES)
     ] = None,
@@ -69,12 +76,13 @@ def schedule(
     from costmodel.passes import check_schedule, csv_losses, to_csv
     from planner.cli.files import check_writable, write_text
     from planner.schedules import PassTimes
+    from planner.schedules.bubble_filling import fill_bubbles
     from planner.schedules.report import rank_times, summarize
     from planner.simulator import StepEnd, simulate
 
     check_writable(csv)
     check_writable(trace)
-    more = {"recompute": recompute, "wire": wire, "gather": gather, "reduce": reduce}
+    more: dict[str, Any] = {"recompute": recompute, "wire": wire, "gather": gather, "reduce": reduce, "vocab": vocab}
     times = {"f": f, "b": b, "w": w, "comm": comm, **more, "optimizer": optimizer or 0.0}
     for option, time in times.items():
         if not 0 <= time < float("inf"):
@@ -88,8 +96,11 @@ def schedule(
     if problems := check_schedule(built):
         others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
         raise InvalidSpec(f"{name} cannot run: {problems[0]}{others}")
+    pieces = _pieces(frozen)
+    if pieces:
+        built = fill_bubbles(built, rank_times(built, f, b, w, comm, **more), pieces)
     order = None if csv is None else to_csv(built)
-    simulation = simulate(built, rank_times(built, f, b, w, comm, **more))
+    simulation = simulate(built, rank_times(built, f, b, w, comm, **more, frozen=pieces))
     end = None if optimizer is None else StepEnd(optimizer, post_validation=post_validation)
     summary = summarize(built, [], simulation, end)
     if csv is not None and order is not None:
@@ -109,6 +120,17 @@ def schedule(
 
 Sizes = tuple[tuple[str, "int | None"], ...]
 """--pp, --microbatches and --vpp, each with what was given for it."""
+
+
+def _pieces(text: str) -> list[float]:
+    """``0.5,0.25`` -> [0.5, 0.25]."""
+    try:
+        pieces = [float(piece) for piece in text.split(",")] if text else []
+    except ValueError:
+        raise InvalidSpec(f"--frozen {text}: must be times with commas between them, like 0.5,0.25") from None
+    if not all(0 <= piece < float("inf") for piece in pieces):
+        raise InvalidSpec(f"--frozen {text}: each must be 0 or more")
+    return pieces
 
 
 def _read(path: str, sizes: Sizes) -> Schedule:

@@ -17,7 +17,19 @@ GATHERED = "+fsdp"
 
 _FULL_BACKWARD = ("gpipe", "1f1b", "interleaved-1f1b", "breadth-first", "hanayo", "chimera", "bitpipe")
 
-_PUBLISHED = (*_FULL_BACKWARD, "zb-h1", "zb-h2", "zb-v", "v-half", "v-min", "dualpipe", "dualpipe-v", "zeropp")
+_PUBLISHED = (
+    *_FULL_BACKWARD,
+    "zb-h1",
+    "zb-h2",
+    "zb-v",
+    "v-half",
+    "v-min",
+    "dualpipe",
+    "dualpipe-v",
+    "zeropp",
+    "1f1b-vocab-1",
+    "1f1b-vocab-2",
+)
 
 NAMES = (*_PUBLISHED, f"breadth-first{GATHERED}", *(name + DEFERRED for name in _FULL_BACKWARD))
 """The canonical names."""

@@ -25,6 +25,7 @@ from planner.schedules.times import EQUAL_TIMES, PassTimes
 from planner.schedules.two_bp import defer_weight_grads
 from planner.schedules.v_half import v_half
 from planner.schedules.v_min import v_min
+from planner.schedules.vocabulary import one_f_one_b_vocab_1, one_f_one_b_vocab_2
 from planner.schedules.zb_h1 import zb_h1
 from planner.schedules.zb_h2 import zb_h2
 from planner.schedules.zb_v import zb_v
@@ -155,11 +156,17 @@ _SPLIT = (
     ),
 )
 
+_VOCABULARY = tuple(
+    ScheduleKind(name, generate, lambda pp, m, vpp: (pp >= 2) & (m >= 1) & (vpp == 1), "pp >= 2, vpp = 1 and m >= 1")
+    for name, generate in (("1f1b-vocab-1", one_f_one_b_vocab_1), ("1f1b-vocab-2", one_f_one_b_vocab_2))
+)
+
 SCHEDULES = {
     kind.name: kind
     for kind in (
         *_PLAIN,
         *_SPLIT,
+        *_VOCABULARY,
         *(_gathered(kind) for kind in _PLAIN if kind.name == "breadth-first"),
         *(_deferred(kind) for kind in _PLAIN),
     )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TypedDict
+from collections.abc import Sequence
+from typing import Any, TypedDict
 
 import numpy as np
 
 from costmodel.passes import check_schedule
-from costmodel.schema.schedule import Schedule
+from costmodel.schema.schedule import VOCAB_KINDS, PassKind, Schedule
+from planner.simulator.side_times import FrozenTimes, VocabTimes
 from planner.simulator.simulate import simulate
 from planner.simulator.simulation import Simulation
 from planner.simulator.step_end import StepEnd
@@ -41,7 +43,7 @@ class ScheduleSummary(TypedDict):
 
 
 def schedule_summary(
-    schedule: Schedule, f: float, b: float, w: float, comm: float, *, end: StepEnd | None = None, **more: float
+    schedule: Schedule, f: float, b: float, w: float, comm: float, *, end: StepEnd | None = None, **more: Any
 ) -> ScheduleSummary:
     """Check and simulate ``schedule`` with the times of ``rank_times``; ``more``: its further times.
 
@@ -88,13 +90,21 @@ def rank_times(
     wire: float = 0.0,
     gather: float = 0.0,
     reduce: float = 0.0,
+    vocab: float = 0.0,
+    frozen: Sequence[float] = (),
 ) -> StageTimes:
     """Times of stages from times of ranks: ``f``, ``b`` (input gradient) and ``w`` (weight gradient) are what all of a
     rank's layers take for one micro-batch, shared equally by its stages of one copy; ``comm`` is the delay of an edge
     between two ranks. ``gather`` and ``reduce`` are of all of a rank's layers, too; ``recompute`` is what a micro-batch
-    recomputes in them, ``wire`` how long one message occupies a link. Raises InvalidSpec for a negative time.
+    recomputes in them, ``wire`` how long one message occupies a link. ``vocab``: the whole output layer's forward,
+    where it is split over the ranks; either of its gradients takes as long. ``frozen``: each piece of a frozen model.
+    Raises InvalidSpec for a negative time.
     """
     share = rank_shares(schedule)
+    part = vocab / schedule.num_ranks
+    # VOCAB_F makes the input gradient too where VOCAB_W makes the other; VOCAB_B makes both.
+    once = PassKind.VOCAB_WEIGHT_GRAD in schedule.kinds
+    vocabulary = VocabTimes(forward_s=2 * part if once else part, backward_s=2 * part, weight_grad_s=part)
     return StageTimes(
         f * share,
         b * share,
@@ -104,6 +114,8 @@ def rank_times(
         gather_s=gather * share,
         reduce_s=reduce * share,
         wire_s=wire,
+        vocab=vocabulary if VOCAB_KINDS & schedule.kinds else None,
+        frozen=FrozenTimes(np.array(frozen, dtype=np.float64)) if len(frozen) else None,
     )
 
 
