@@ -4,18 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from costmodel.schema.errors import InvalidSpec
-
-if TYPE_CHECKING:
-    from costmodel.schema.schedule import Schedule
-    from planner.schedules import PassTimes
-
-MOST_CELLS = 500_000
-"""Forward passes of the largest schedule that is built: some ten seconds and a few hundred MB."""
 
 TIMES = "Times of all of a rank's layers for one micro-batch, in any unit"
 
@@ -27,7 +20,7 @@ def schedule(
             metavar="NAME",
             help="gpipe, 1f1b, interleaved-1f1b, breadth-first, hanayo, chimera, bitpipe (each also with +2bp, which "
             "puts weight gradients off), zb-h1, zb-h2, zb-v, v-half, v-min, dualpipe, dualpipe-v, zeropp, "
-            "1f1b-vocab-1, 1f1b-vocab-2; or FILE.csv, an order.",
+            "1f1b-vocab-1, 1f1b-vocab-2; auto; or FILE.csv, an order.",
             show_default=False,
         ),
     ],
@@ -61,6 +54,14 @@ def schedule(
     post_validation: Annotated[
         bool, typer.Option("--post-validation", help="Each rank updates when it is done itself.", rich_help_panel=TIMES)
     ] = False,
+    memory_cap: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="Activations alive on a rank, in multiples of 1f1b's peak min(P, M); auto only. Default no limit.",
+            show_default=False,
+        ),
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the order as PyTorch reads it.")] = None,
     trace: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the timeline as Perfetto reads it.")] = None,
@@ -70,11 +71,17 @@ def schedule(
     plan schedule zb-h1 --pp 4 --microbatches 8
 
     plan schedule order.csv
+
+    auto finds an order for the times given, under a memory cap, and is never slower than a published one of one copy
+    of the model:
+
+    plan schedule auto --pp 8 --microbatches 32 --b 1.25 --w 0.75 --comm 0.1 --memory-cap 0.5
     """
     from json import dumps
 
-    from costmodel.passes import check_schedule, csv_losses, to_csv
+    from costmodel.passes import csv_losses, to_csv
     from planner.cli.files import check_writable, write_text
+    from planner.cli.order import parse_pieces, take_order
     from planner.schedules import PassTimes
     from planner.schedules.bubble_filling import fill_bubbles
     from planner.schedules.report import rank_times, summarize
@@ -92,11 +99,8 @@ def schedule(
     if post_validation and optimizer is None:
         raise InvalidSpec("--post-validation says when the update runs, but there is none", "give --optimizer a time")
     sizes = (("--pp", pp), ("--microbatches", microbatches), ("--vpp", vpp))
-    built = _read(name, sizes) if name.lower().endswith(".csv") else _build(name, sizes, PassTimes(f, b, w, comm))
-    if problems := check_schedule(built):
-        others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        raise InvalidSpec(f"{name} cannot run: {problems[0]}{others}")
-    pieces = _pieces(frozen)
+    built, found = take_order(name, sizes, PassTimes(f, b, w, comm), memory_cap)
+    pieces = parse_pieces(frozen)
     if pieces:
         built = fill_bubbles(built, rank_times(built, f, b, w, comm, **more), pieces)
     order = None if csv is None else to_csv(built)
@@ -110,60 +114,12 @@ def schedule(
     if trace is not None:
         write_text(trace, dumps(simulation.trace(end=end).to_chrome()) + "\n")
     if json:
-        print(dumps(summary))
+        print(dumps({**summary, **(found.figures() if found else {})}))
         return
     from planner.report.console import make_console
     from planner.report.schedule import print_schedule
 
-    print_schedule(simulation, summary, make_console(), transfers=gather + reduce > 0)
-
-
-Sizes = tuple[tuple[str, "int | None"], ...]
-"""--pp, --microbatches and --vpp, each with what was given for it."""
-
-
-def _pieces(text: str) -> list[float]:
-    """``0.5,0.25`` -> [0.5, 0.25]."""
-    try:
-        pieces = [float(piece) for piece in text.split(",")] if text else []
-    except ValueError:
-        raise InvalidSpec(f"--frozen {text}: must be times with commas between them, like 0.5,0.25") from None
-    if not all(0 <= piece < float("inf") for piece in pieces):
-        raise InvalidSpec(f"--frozen {text}: each must be 0 or more")
-    return pieces
-
-
-def _read(path: str, sizes: Sizes) -> Schedule:
-    """The order in a CSV file, which says itself how large it is."""
-    from costmodel.passes import from_csv
-    from planner.cli.files import read_text
-
-    if not Path(path).exists():
-        raise InvalidSpec(f"there is no file {path}", "write one with: plan schedule NAME … --csv FILE")
-    for option, value in sizes:
-        if value is not None:
-            raise InvalidSpec(f"{option} {value} goes with a schedule's name; {path} says itself how large it is")
-    return from_csv(read_text(path), Path(path).stem, path)
-
-
-def _build(name: str, sizes: Sizes, times: PassTimes) -> Schedule:
-    """A schedule by name, in the order that suits the times where it heeds them."""
-    from planner.schedules import SCHEDULES, build_schedule, canonical_name
-
-    kind = SCHEDULES[canonical_name(name)]
-    for option, value in sizes:
-        if value is None and option != "--vpp":
-            raise InvalidSpec(f"{option} is missing: a schedule named {kind.name} comes in any size")
-        if value is not None and value < 1:
-            raise InvalidSpec(f"{option} {value}: must be a whole number from 1")
-    # Only --vpp can be missing here.
-    pp, microbatches, chunks = (value or kind.vpp for _, value in sizes)
-    if pp * chunks * microbatches > MOST_CELLS:
-        raise InvalidSpec(
-            f"--pp {pp} with {chunks} chunks a rank and --microbatches {microbatches} is too much to build here: "
-            f"their product may be {MOST_CELLS:,} at most",
-            f"take --microbatches {max(1, min(microbatches, 4 * pp))}: a schedule repeats itself after a few per rank"
-            if 4 * pp * pp * chunks <= MOST_CELLS
-            else "take fewer ranks",
-        )
-    return build_schedule(kind.name, pp, microbatches, chunks, times)
+    console = make_console()
+    if found:
+        console.print(found.summary())
+    print_schedule(simulation, summary, console, transfers=gather + reduce > 0)
