@@ -2,6 +2,7 @@
 
 python benchmarks/schedules.py             the tables, closed forms, then build and simulation times
 python benchmarks/schedules.py --repeat 0  the tables and closed forms alone
+python benchmarks/schedules.py --paced     run on four gloo ranks, beside the simulation: paced.py
 """
 
 from __future__ import annotations
@@ -294,7 +295,13 @@ def _print_check_times(repeat: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repeat", type=int, default=5, help="timings per figure; 0 leaves them out (default 5)")
+    parser.add_argument("--paced", action="store_true", help="run every schedule on four gloo ranks: paced.py")
     options = parser.parse_args(arguments)
+    if options.paced:
+        import paced
+
+        paced.main([])
+        return
 
     rows = bubbles()
     print("bubble = 1 - busy / (makespan x ranks), first F to last W; peak in micro-batches of all of a rank's layers")

@@ -46,7 +46,7 @@ class LayerCosts:
     ``saved_bytes``: [U, J, P] kept on the device from forward to backward, per micro-batch;
     ``host_bytes``: the same in host memory; ``working_bytes``: alive only while the layer runs.
     ``pending_bytes``: what a split backward keeps besides, from input gradient to weight gradient: the gradients at
-    the outputs of trained matmuls, and whatever was recomputed.
+    the outputs of trained matmuls and norms, and whatever was recomputed.
     ``sent_bytes``: [U, J, P, L] one device's traffic by network level, forward and backward.
     """
 

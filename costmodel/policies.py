@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.layouts import POLICIES, Column
-from costmodel.ops import QUERY_KEY_VALUE, Gemm, Lowered, Modules, Op, Setting, Split
+from costmodel.ops import QUERY_KEY_VALUE, Elementwise, Gemm, Lowered, Modules, Op, Setting, Split
 
 OFFLOAD_BUFFERS = 2.0
 """Layers' worth of activations that wait on the device while their copy is under way (double buffering)."""
@@ -68,7 +68,7 @@ def price_policies(
     offload: keep nothing on the device but two layers' worth in flight; the copy out must hide behind the
     forward, the copy in behind the backward, as far as the runtime overlaps it.
     pending: what a split backward keeps from input gradient to weight gradient - the gradients at the outputs of
-    trained matmuls, and whatever was recomputed.
+    trained matmuls and norms, and whatever was recomputed.
     """
     shape = split.tp.shape
     runtime, zero = setting.runtime, np.zeros(shape)
@@ -101,6 +101,11 @@ def price_policies(
             again_s = again_s + 0.5 * forward["gemm"]
     outputs = [op.m * op.n * op.batch for op in lowered.ops if isinstance(op, Gemm) and op.trains]
     at_outputs = zero + np.sum(outputs, axis=0) * setting.activation_bytes
+    if setting.model.trains == "full":
+        # Half of what a norm moves is its output.
+        at_outputs = at_outputs + 0.5 * sum(
+            op.forward_bytes for op in lowered.ops if isinstance(op, Elementwise) and op.name in ("norm", "final norm")
+        )
     columns: dict[str, list[Column]] = {name: [] for name in COLUMNS}
     for policy in POLICIES:
         saved = {"none": whole, "selective": whole - dropped, "full": np.minimum(entry, whole)}[policy.recompute]

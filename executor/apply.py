@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -11,16 +10,15 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from costmodel.schema.errors import InvalidSpec
-from costmodel.schema.plan import Plan, PlanLayer
-from executor.activations import keep_activations
+from costmodel.schema.plan import Plan
 from executor.capabilities import check_runnable
 from executor.clock import PassClock, PassUnits
-from executor.initialise import materialise
 from executor.loss import cross_entropy, loss_context
 from executor.mesh import build_mesh, data_rank
 from executor.pipeline import LossFunction, Pipeline, StageShapes
 from executor.sharding import Numerics, Sharding
-from executor.tensor_parallel import split_embedding, split_head, split_layer
+from executor.shared import SharedParameters
+from executor.stages import StageBuilder
 
 
 def apply_plan(
@@ -59,7 +57,8 @@ def _default_device() -> torch.device:
 class ParallelModel:
     """This rank's share of a model under a plan.
 
-    ``stages``: {stage index: module}. ``data_rank``, ``data_ranks``: which slice of the global batch this rank reads.
+    ``stages``: {stage index: module}; of a schedule of two directions the stages of both copies, numbered through.
+    ``data_rank``, ``data_ranks``: which slice of the global batch this rank reads.
     ``clock``: when its pipeline passes ran. ``is_first_replica``: whether it is the first of its stage's ranks.
     """
 
@@ -72,7 +71,7 @@ class ParallelModel:
         numerics: Numerics,
         seed: int,
     ) -> None:
-        self.plan, self.device, self.seed, self.numerics = plan, device, seed, numerics
+        self.plan, self.device, self.numerics = plan, device, numerics
         self.mesh = build_mesh(plan.layout, device.type)
         self.data_rank, self.data_ranks = data_rank(self.mesh)
         self.sharding = Sharding(self.mesh, plan.layout.zero_stage, numerics)
@@ -80,8 +79,13 @@ class ParallelModel:
         self.clock = PassClock(self.mesh["pp"].get_local_rank())
         self.loss_function = loss_function
         self.splits_vocabulary = plan.layout.tp > 1 and plan.runtime_spec.kernels.loss_parallel
-        self.stages = {index: self._build_stage(model, index) for index in self._own_stages()}
-        self.pipeline = self._build_pipeline() if plan.layout.pp > 1 else None
+        self.schedule = plan.schedule() if plan.layout.pp > 1 else None
+        self.builder = StageBuilder(
+            plan, self.schedule, self.mesh, self.sharding, device, seed, loss_parallel=self.splits_vocabulary
+        )
+        self.stages = self.builder.build(model)
+        self.shared = self._share_parameters()
+        self.pipeline = self._build_pipeline() if self.schedule else None
 
     def step(self, tokens: Tensor, targets: Tensor) -> Tensor:
         """Forward and backward of this rank's share of one global batch; gradients are left as the whole batch's mean.
@@ -92,77 +96,42 @@ class ParallelModel:
         with loss_context(self.splits_vocabulary):
             loss = self.pipeline.step(tokens, targets) if self.pipeline else self._accumulate(tokens, targets)
         for stage in self.stages.values():
-            self.sharding.finish_gradients(stage)
+            self.sharding.settle_gradients(stage)
+        if self.shared:
+            self.shared.sum_gradients(self._parameters_by_stage())
+        for stage in self.stages.values():
+            self.sharding.average_gradients(stage)
         return self._global_mean(loss)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """This rank's parameters under the whole model's names; DTensors where they are split."""
-        for stage in self.stages.values():
-            yield from stage.named_parameters()
+        """This rank's parameters under the whole model's names; DTensors where they are split.
 
-    def shards_of(self, parameter: Tensor) -> int:
-        """How many ranks of a stage hold different parts of ``parameter``."""
-        shards = 1
-        if isinstance(parameter, DTensor):
-            for size, placement in zip(parameter.device_mesh.shape, parameter.placements, strict=True):
-                shards *= 1 if placement.is_replicate() else size
-        return shards
+        A name comes twice where this rank holds a parameter in two stages: copies of a layer, or both ends of a tied
+        model. Both then have the same value, gradient and update.
+        """
+        for _, name, parameter in self._parameters_by_stage():
+            yield self.shared.name_of(name) if self.shared else name, parameter
 
-    def _own_stages(self) -> list[int]:
-        if self.plan.layout.pp == 1:
-            return [0]
-        rank = self.mesh["pp"].get_local_rank()
-        return [stage for stage, owner in enumerate(self.plan.pipeline.stage_to_rank) if owner == rank]
+    def parameters_and_holders(self) -> Iterator[tuple[nn.Parameter, float]]:
+        """Each of this rank's parameters, and how many stages of all ranks hold the same part of it."""
+        ranks_per_stage = self.plan.world_size // self.plan.layout.pp
+        for index, name, parameter in self._parameters_by_stage():
+            stages = len(self.shared.holders(index, name)) if self.shared else 1
+            yield parameter, stages * ranks_per_stage / _shards(parameter)
 
-    def _build_stage(self, model: nn.Module, index: int) -> nn.Module:
-        whole = self.plan.layout.pp == 1
-        layers = [layer for layer in self.plan.layers if whole or layer.stage == index]
-        first, last = whole or index == 0, whole or index == self.plan.pipeline.num_stages - 1
-        stage: Any = model.stage([layer.index for layer in layers], first=first, last=last)
-        tied = first and last and stage.embed_tokens.weight is stage.lm_head.weight
-        if first:
-            self._prepare_embedding(stage, tied)
-        for layer in layers:
-            self._prepare_layer(stage.layers[str(layer.index)], layer)
-        if last:
-            self._prepare_head(stage, tied)
-        self.sharding.shard(stage)
-        return stage
+    def _parameters_by_stage(self) -> Iterator[tuple[int, str, nn.Parameter]]:
+        for index, stage in self.stages.items():
+            for name, parameter in stage.named_parameters():
+                yield index, name, parameter
 
-    def _prepare_embedding(self, stage: Any, tied: bool) -> None:
-        self._materialise(stage.embed_tokens, "embed_tokens")
-        if self.plan.layout.tp > 1:
-            split_embedding(stage.embed_tokens, self.mesh["tp"], sequence_parallel=self.plan.layout.sequence_parallel)
-        if not tied:
-            self.sharding.shard(stage.embed_tokens)
-
-    def _prepare_layer(self, module: nn.Module, layer: PlanLayer) -> None:
-        self._materialise(module, f"layers.{layer.index}")
-        if self.plan.layout.tp > 1:
-            split_layer(module, self.mesh["tp"], sequence_parallel=self.plan.layout.sequence_parallel)
-        keep_activations(module, layer.recompute, layer.offload, self.device)
-        self.sharding.shard(module)
-
-    def _prepare_head(self, stage: Any, tied: bool) -> None:
-        self._materialise(stage.norm, "norm")
-        self._materialise(stage.lm_head, "lm_head")
-        if self.plan.layout.tp > 1:
-            split_head(
-                stage.norm,
-                stage.lm_head,
-                self.mesh["tp"],
-                sequence_parallel=self.plan.layout.sequence_parallel,
-                loss_parallel=self.splits_vocabulary,
-            )
-        if tied:
-            stage.lm_head.weight = stage.embed_tokens.weight
-        else:
-            self.sharding.shard(stage.norm, stage.lm_head)
-
-    def _materialise(self, module: nn.Module, prefix: str) -> None:
-        materialise(module, prefix, self.seed, self.numerics.stored, self.device)
+    def _share_parameters(self) -> SharedParameters | None:
+        tied = self.plan.model.tie_word_embeddings
+        if self.schedule is None or (self.schedule.copies == 1 and not tied):
+            return None
+        return SharedParameters(self.schedule, tied=tied, group=self.mesh["pp"].get_group())
 
     def _build_pipeline(self) -> Pipeline:
+        assert self.schedule is not None
         layout, workload, model = self.plan.layout, self.plan.workload, self.plan.model
         split = layout.tp if layout.sequence_parallel else 1
         batch, tokens = layout.micro_batch_size, workload.seq_len
@@ -172,14 +141,12 @@ class ParallelModel:
             logits=(batch, tokens, model.vocab_size // (layout.tp if self.splits_vocabulary else 1)),
             dtype=self.numerics.compute,
         )
-        layers = {index: [layer for layer in self.plan.layers if layer.stage == index] for index in self.stages}
         units = {
-            index: PassUnits(len(own), sum(layer.recompute == "full" for layer in own)) for index, own in layers.items()
+            index: PassUnits(len(layers), sum(layer.recompute == "full" for layer in layers))
+            for index, layers in ((index, self.builder.layers(index)) for index in self.stages)
         }
         group = self.mesh["pp"].get_group()
-        return Pipeline(
-            self.stages, self.plan.schedule(), shapes, self.loss_function, group, self.device, self.clock, units
-        )
+        return Pipeline(self.stages, self.schedule, shapes, self.loss_function, group, self.device, self.clock, units)
 
     def _accumulate(self, tokens: Tensor, targets: Tensor) -> Tensor:
         microbatches = self.plan.layout.num_microbatches
@@ -201,6 +168,15 @@ class ParallelModel:
         )
         dist.all_reduce(mean)
         return mean
+
+
+def _shards(parameter: Tensor) -> int:
+    """How many ranks of a stage hold different parts of ``parameter``."""
+    shards = 1
+    if isinstance(parameter, DTensor):
+        for size, placement in zip(parameter.device_mesh.shape, parameter.placements, strict=True):
+            shards *= 1 if placement.is_replicate() else size
+    return shards
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -8,12 +8,16 @@ from costmodel.passes import check_schedule
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.model import AttentionBlock, LayerKind, MLPBlock, ModelSpec
 from costmodel.schema.plan import Plan
+from costmodel.schema.schedule import PassKind
 
 UNSUPPORTED_DEGREES = ("cp_ring", "cp_ulysses", "ep", "etp")
 """Layout degrees that must be 1."""
 
 PRECISIONS = ("fp32", "tf32", "bf16")
 """Matrix product precisions; ``tf32`` is fp32 with TF32 matrix products where the device has them."""
+
+PASSES = tuple(kind for kind in PassKind if not kind.startswith(("VOCAB", "FROZEN")))
+"""Kinds of passes: those of stages. The vocabulary split over stages and frozen models in bubbles are planned only."""
 
 OPTIMIZERS = ("adamw", "sgd", "sgd-momentum")
 
@@ -120,10 +124,9 @@ def _split_reasons(plan: Plan) -> Iterator[str]:
 
 def _pipeline_reasons(plan: Plan) -> Iterator[str]:
     layout, pipeline = plan.layout, plan.pipeline
-    if layout.pp > 1 and plan.model.tie_word_embeddings:
-        yield f"layout.pp = {layout.pp} puts a tied embedding on two stages; the executor runs tied models with pp = 1"
     stages = [layer.stage for layer in plan.layers]
-    counts = tuple(stages.count(stage) for stage in range(pipeline.num_stages))
+    per_copy = pipeline.num_stages // pipeline.copies
+    counts = tuple(stages.count(stage) for stage in range(per_copy)) * pipeline.copies
     if stages != sorted(stages) or counts != pipeline.layers_per_stage:
         yield f"layers put {counts} layers on the stages, pipeline.layers_per_stage {pipeline.layers_per_stage}"
     if len(pipeline.stage_to_rank) != pipeline.num_stages or set(pipeline.stage_to_rank) != set(range(layout.pp)):
@@ -132,4 +135,7 @@ def _pipeline_reasons(plan: Plan) -> Iterator[str]:
             f"on all of {layout.pp} ranks"
         )
     elif layout.pp > 1:
-        yield from (f"pipeline.passes, {problem}" for problem in check_schedule(plan.schedule()))
+        schedule = plan.schedule()
+        if unknown := sorted(kind.value for kind in schedule.kinds - set(PASSES)):
+            yield f"pipeline.passes has {', '.join(unknown)}, and the executor runs {', '.join(PASSES)}"
+        yield from (f"pipeline.passes, {problem}" for problem in check_schedule(schedule))

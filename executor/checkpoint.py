@@ -21,10 +21,13 @@ def load_checkpoint(folder: str | Path, parallel: ParallelModel, optimizer: torc
     _create_optimizer_state(parallel, optimizer)
     state = _state(parallel, optimizer, 0)
     dcp.load(state, checkpoint_id=str(folder))
+    first_of: dict[str, torch.nn.Parameter] = {}
     for name, parameter in parallel.named_parameters():
         for key, value in optimizer.state[parameter].items():
             if not torch.is_tensor(value):
                 optimizer.state[parameter][key] = state[f"optimizer.{name}.{key}"]
+        if (first := first_of.setdefault(name, parameter)) is not parameter:
+            _copy(first, parameter, optimizer)
     return int(state["step"])
 
 
@@ -34,14 +37,24 @@ def has_checkpoint(folder: str | Path) -> bool:
 
 
 def _state(parallel: ParallelModel, optimizer: torch.optim.Optimizer, step: int) -> dict[str, Any]:
-    """One flat dictionary; tensors are the live ones, so that loading fills them in place."""
+    """One flat dictionary; tensors are the live ones, so that loading fills them in place. Of a parameter that this
+    rank holds twice, the first.
+    """
     state: dict[str, Any] = {"step": torch.tensor(step)}
     for name, parameter in parallel.named_parameters():
-        state[f"model.{name}"] = parameter.detach()
+        state.setdefault(f"model.{name}", parameter.detach())
         for key, value in optimizer.state[parameter].items():
             if value is not None:
-                state[f"optimizer.{name}.{key}"] = value
+                state.setdefault(f"optimizer.{name}.{key}", value)
     return state
+
+
+def _copy(source: torch.nn.Parameter, target: torch.nn.Parameter, optimizer: torch.optim.Optimizer) -> None:
+    """Give ``target`` the value and optimizer state of ``source``."""
+    target.detach().copy_(source.detach())
+    for key, value in optimizer.state[target].items():
+        if torch.is_tensor(value):
+            value.copy_(optimizer.state[source][key])
 
 
 def _create_optimizer_state(parallel: ParallelModel, optimizer: torch.optim.Optimizer) -> None:

@@ -43,15 +43,14 @@ def build_optimizer(
 def clip_gradients(parallel: ParallelModel, largest_norm: float = LARGEST_NORM) -> torch.Tensor:
     """Scale all gradients so that their norm over the whole model is at most ``largest_norm``; return the norm before.
 
-    norm² = Σ over ranks and parameters of |local gradient|² / (ranks that hold the same part), in float64.
+    norm² = Σ over ranks and parameters of |local gradient|² / (holders of the same part), in float64.
     """
-    ranks_per_stage = parallel.plan.world_size // parallel.plan.layout.pp
-    gradients = [(parameter.grad, parallel.shards_of(parameter)) for _, parameter in parallel.named_parameters()]
+    gradients = [(parameter.grad, holders) for parameter, holders in parallel.parameters_and_holders()]
     square = torch.zeros((), dtype=torch.float64, device=parallel.device)
-    for gradient, shards in gradients:
+    for gradient, holders in gradients:
         if gradient is not None:
             norm = torch.linalg.vector_norm(_local(gradient), dtype=torch.float64)
-            square += norm.square() * (shards / ranks_per_stage)
+            square += norm.square() / holders
     dist.all_reduce(square)
     norm = square.sqrt()
     scale = (largest_norm / (norm + 1e-6)).clamp(max=1.0)

@@ -15,20 +15,16 @@ Source: Rajbhandari et al., ZeRO (2020), section 5; Zhao et al., PyTorch FSDP (2
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-import torch.distributed as dist
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from costmodel.schema.workload import Workload
-
-BUCKET_BYTES = 2**25
-"""Gradients that one all-reduce carries: 32 MiB, near DistributedDataParallel's default of 25."""
+from executor.buckets import sum_over
 
 _TORCH_DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -89,11 +85,13 @@ class Sharding:
             module.set_reshard_after_backward(is_last or self.zero_stage == 3)
             module.set_requires_gradient_sync(is_last or self.zero_stage >= 2)
 
-    def finish_gradients(self, module: nn.Module) -> None:
-        """After the last micro-batch: sum what tensor parallelism left partial; average over replicas without FSDP."""
+    def settle_gradients(self, module: nn.Module) -> None:
+        """After the last micro-batch: sum what tensor parallelism left partial, so that gradients lie as parameters do.
+
+        FSDP has done so.
+        """
         if self.uses_fsdp:
             return
-        gradients: list[torch.Tensor] = []
         for parameter in module.parameters():
             gradient = parameter.grad
             if (
@@ -101,32 +99,13 @@ class Sharding:
                 and isinstance(parameter, DTensor)
                 and gradient.placements != parameter.placements
             ):
-                gradient = parameter.grad = gradient.redistribute(placements=parameter.placements)
-            if gradient is not None:
-                gradients.append(gradient.to_local() if isinstance(gradient, DTensor) else gradient)
-        self._average(gradients)
+                parameter.grad = gradient.redistribute(placements=parameter.placements)
 
-    def _average(self, gradients: list[torch.Tensor]) -> None:
+    def average_gradients(self, module: nn.Module) -> None:
+        """Average settled gradients over replicas. FSDP has done so."""
         axis = self.mesh["dp_replicate"]
-        if axis.size() == 1:
+        if self.uses_fsdp or axis.size() == 1:
             return
-        for bucket in _buckets(gradients, BUCKET_BYTES):
-            flat = torch.cat([gradient.flatten() for gradient in bucket])
-            dist.all_reduce(flat, group=axis.get_group())
-            flat /= axis.size()
-            for gradient, mean in zip(bucket, flat.split([gradient.numel() for gradient in bucket]), strict=True):
-                gradient.copy_(mean.view_as(gradient))
-
-
-def _buckets(tensors: list[torch.Tensor], most_bytes: int) -> Iterator[list[torch.Tensor]]:
-    """Runs of tensors of at most ``most_bytes`` together; a larger tensor is a run of its own."""
-    bucket: list[torch.Tensor] = []
-    num_bytes = 0
-    for tensor in tensors:
-        if bucket and num_bytes + tensor.nbytes > most_bytes:
-            yield bucket
-            bucket, num_bytes = [], 0
-        bucket.append(tensor)
-        num_bytes += tensor.nbytes
-    if bucket:
-        yield bucket
+        gradients = [parameter.grad for parameter in module.parameters() if parameter.grad is not None]
+        local = [gradient.to_local() if isinstance(gradient, DTensor) else gradient for gradient in gradients]
+        sum_over(axis.get_group(), local, 1 / axis.size())

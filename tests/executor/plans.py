@@ -10,8 +10,9 @@ from costmodel.schema.model import AttentionBlock, LayerKind, LayerRun, MLPBlock
 from costmodel.schema.plan import Certificate, Pipeline, Plan, PlanCluster, PlanLayer
 from costmodel.schema.prediction import Interval, MemoryPrediction, Prediction, StageMemory
 from costmodel.schema.runtime import KernelRules, MemoryRules, OverlapRules, Runtime, StateRules
+from costmodel.schema.schedule import Schedule
 from costmodel.schema.workload import Workload
-from planner.schedules import build_schedule
+from planner.schedules import SCHEDULES, build_schedule
 
 DEVICE = DeviceSpec(
     name="cpu", vendor="cpu", generation="test", peak_flops_per_s={"fp32": 1e11}, vector_flops_per_s=1e10,
@@ -33,18 +34,22 @@ def build_plan(
     layout: Layout,
     *,
     model: ModelSpec | None = None,
-    schedule: str = "1f1b",
+    schedule: str | Schedule = "1f1b",
     recompute: tuple[str, ...] = ("none",),
     offload: tuple[float, ...] = (0.0,),
     seq_len: int = 8,
     loss_parallel: bool = True,
     **workload: Any,
 ) -> Plan:
-    """A plan for ``layout``. ``recompute`` and ``offload`` are repeated over the layers."""
+    """A plan for ``layout``, its order a schedule's name or one of its own. ``recompute`` and ``offload`` are repeated
+    over the layers.
+    """
     model = model or small_model()
-    order = build_schedule(schedule, layout.pp, layout.num_microbatches, layout.vpp)
-    per_stage, rest = divmod(model.num_layers, order.num_stages)
-    counts = [per_stage + (stage < rest) for stage in range(order.num_stages)]
+    order = schedule
+    if isinstance(order, str):
+        order = build_schedule(order, layout.pp, layout.num_microbatches, layout.vpp)
+    per_stage, rest = divmod(model.num_layers, order.stages_per_copy)
+    counts = [per_stage + (stage < rest) for stage in range(order.stages_per_copy)]
     stages = [stage for stage, count in enumerate(counts) for _ in range(count)]
     layers = tuple(
         PlanLayer(
@@ -66,8 +71,8 @@ def build_plan(
         runtime_spec=_runtime(loss_parallel),
         layout=layout,
         pipeline=Pipeline(
-            schedule=schedule, num_stages=order.num_stages, stage_to_rank=order.stage_to_rank,
-            layers_per_stage=tuple(counts), passes=order.to_text(),
+            schedule=order.name, num_stages=order.num_stages, stage_to_rank=order.stage_to_rank,
+            layers_per_stage=tuple(counts) * order.copies, passes=order.to_text(), copies=order.copies,
         ),
         layers=layers,
         prediction=_prediction(layout.pp),
@@ -92,7 +97,7 @@ def _cluster(num_devices: int) -> PlanCluster:
 
 def _runtime(loss_parallel: bool) -> Runtime:
     return Runtime(
-        name="torch", version="test", schedules=("gpipe", "1f1b", "interleaved-1f1b", "zb-h1"),
+        name="torch", version="test", schedules=tuple(SCHEDULES),
         recompute=("none", "selective", "full"), selective_recomputes="all-but-matmul", per_layer_recompute=True,
         activation_offload=True, optimizer_offload=False, sequence_parallel="optional", context_parallel=(),
         state=StateRules(zero_stages=(0, 1, 2, 3), keeps_compute_copy=False),

@@ -14,21 +14,33 @@ from worker_pool import WorkerPool
 
 from costmodel.schema.layout import Layout
 from costmodel.schema.plan import Plan
+from costmodel.schema.schedule import STAGE_KINDS
 
 TOLERANCE = 1e-9
 SCHEDULES = (("gpipe", 1), ("1f1b", 1), ("interleaved-1f1b", 2), ("zb-h1", 1))
 
 
 def assert_parity(plan: Plan, pool: WorkerPool) -> None:
+    """The plan's passes ran in its order, with one process's losses and gradients."""
     loss, gradients = single_process(plan)
+    orders = _stage_passes(plan)
     seen = set()
-    for losses, full in pool.run("gradients", plan=plan.model_dump_json()):
+    for losses, full, (rank, passes) in pool.run("gradients", plan=plan.model_dump_json()):
+        assert passes == orders[rank]
         np.testing.assert_allclose(losses, loss, rtol=TOLERANCE)
         for name, gradient in full.items():
             error = np.linalg.norm(gradient - gradients[name]) / np.linalg.norm(gradients[name])
             assert error < TOLERANCE, f"{name}: relative error {error:.2e}"
             seen.add(name)
     assert seen == set(gradients)
+
+
+def _stage_passes(plan: Plan) -> list[list[str]]:
+    """For each pipeline rank the passes that stages run, gathers and reductions left out."""
+    if plan.layout.pp == 1:
+        return [[]]
+    parts = [[part for step in order for part in step.work] for order in plan.schedule().orders]
+    return [[str(part) for part in order if part.kind not in STAGE_KINDS] for order in parts]
 
 
 def layouts(world: int) -> Iterator[tuple[str, dict[str, Any], str]]:

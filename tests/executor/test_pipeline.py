@@ -1,47 +1,95 @@
-"""The private parts of PyTorch's pipelining runtime that executor/pipeline.py stands on, and what it makes of them."""
+"""The private parts of PyTorch's pipelining runtime that executor/pipeline/runtime.py stands on, and its own parts."""
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
+from orders import one_by_one
 from plans import build_plan
 from torch.distributed.pipelining import PipelineStage
-from torch.distributed.pipelining.schedules import _Action, _ComputationType, _PipelineScheduleRuntime
+from torch.distributed.pipelining.schedules import (
+    _Action,
+    _ComputationType,
+    _PipelineScheduleRuntime,
+    _validate_schedule,
+)
 from worker_pool import WorkerPool
 
+from costmodel.passes.actions import Action, ActionKind
+from costmodel.passes.lower import lower
 from costmodel.schema.layout import Layout
 from executor.clock import PassClock, PassUnits
-from executor.pipeline import StageShapes, lower
+from executor.pipeline import StageShapes
+from executor.pipeline.runtime import torch_action
 
 
 @pytest.mark.parametrize(
     ("function", "parameters"),
     [
-        (PipelineStage.forward_one_chunk, ["self", "fwd_chunk_id", "args", "kwargs", "save_forward_output"]),
-        (PipelineStage.backward_one_chunk, ["self", "bwd_chunk_id", "loss", "full_backward", "last_backward"]),
-        (PipelineStage.backward_weight_one_chunk, ["self", "bwd_chunk_id", "last_backward"]),
-        (_PipelineScheduleRuntime._prepare_schedule_with_comms, ["self", "actions", "format"]),
+        (PipelineStage.forward_one_chunk, ["fwd_chunk_id", "args", "kwargs", "save_forward_output"]),
+        (PipelineStage.backward_one_chunk, ["bwd_chunk_id", "loss", "full_backward", "last_backward"]),
+        (PipelineStage.backward_weight_one_chunk, ["bwd_chunk_id", "last_backward"]),
+        (PipelineStage.backward_maybe_with_nosync, ["backward_type", "bwd_kwargs", "last_backward"]),
+        (PipelineStage.set_local_fwd_input, ["prev_stage_outputs", "mb_index"]),
+        (PipelineStage.get_local_bwd_output, ["mb_index"]),
+        (PipelineStage.set_local_bwd_input, ["next_stage_bwd_outputs", "mb_index"]),
+        (PipelineStage._retrieve_recv_grads, ["bwd_chunk_id"]),
+        (PipelineStage._setup_backward_recv_info, ["num_microbatches"]),
+        (
+            _PipelineScheduleRuntime._maybe_compute_loss,
+            ["stage", "output", "target_mbs", "mb_index", "loss_kwargs"],
+        ),
+        (_PipelineScheduleRuntime._maybe_get_loss, ["stage", "mb_index"]),
+        (_PipelineScheduleRuntime._update_losses, ["stages", "losses"]),
     ],
 )
 def test_private_signatures(function: Callable[..., Any], parameters: list[str]) -> None:
-    assert list(inspect.signature(function).parameters) == parameters
+    assert list(inspect.signature(function).parameters) == ["self", *parameters]
+
+
+@pytest.mark.parametrize(
+    ("function", "names"),
+    [
+        (_PipelineScheduleRuntime._prepare_schedule_with_comms, ["pipeline_order_with_comms", "compute_comms"]),
+        (_PipelineScheduleRuntime._step_microbatches, ["pipeline_order_with_comms", "_comp_type_to_function_map"]),
+        (PipelineStage.backward_one_chunk, ["fwd_cache", "bwd_cache", "is_first", "is_last"]),
+        (PipelineStage._resolve_peer_global_rank, ["stage_index_to_group_rank"]),
+    ],
+)
+def test_private_attributes(function: Callable[..., Any], names: list[str]) -> None:
+    for name in names:
+        assert name in inspect.getsource(function)
 
 
 def test_actions_are_the_plans_passes() -> None:
-    assert _Action._fields[:3] == ("stage_index", "computation_type", "microbatch_index")
+    assert _Action._fields == ("stage_index", "computation_type", "microbatch_index", "sub_actions")
     schedule = build_plan(Layout(pp=2, num_microbatches=2), schedule="zb-h1").schedule()
-    text = {rank: " ".join(map(str, actions)) for rank, actions in lower(schedule).items()}
-    assert text == {int(rank): order for rank, order in schedule.to_text().items()}
-    assert {action.computation_type for actions in lower(schedule).values() for action in actions} <= {
-        _ComputationType.FORWARD,
-        _ComputationType.BACKWARD_INPUT,
-        _ComputationType.BACKWARD_WEIGHT,
-        _ComputationType.FULL_BACKWARD,
-    }
+    for order, actions in zip(schedule.orders, lower(schedule, gathers=True), strict=True):
+        assert [str(action) for action in map(torch_action, actions)] == [str(action) for action in actions]
+        work = [torch_action(action) for action in actions if str(action) in set(map(str, order))]
+        assert list(map(str, work)) == list(map(str, order))
+    pair = torch_action(Action(ActionKind.OVERLAP, 0, 1, parts=(Action(ActionKind.FORWARD, 0, 1),)))
+    assert pair.sub_actions == (_Action(0, _ComputationType.FORWARD, 1),)
+
+
+def test_pytorchs_check_refuses_copies() -> None:
+    """Why runtime.py does not call it."""
+    schedule = one_by_one((0, 1, 1, 0), 4)
+    orders = {rank: [_Action.from_str(str(step)) for step in order] for rank, order in enumerate(schedule.orders)}
+    with pytest.raises(AssertionError, match="microbatches for stage 0, expected 4"):
+        _validate_schedule(orders, 2, 4, 4)
+
+
+def test_kinds_that_pytorch_does_not_know_run_by_a_function_of_ours(workers: Callable[[int], WorkerPool]) -> None:
+    plan = build_plan(Layout(pp=2, num_microbatches=3))
+    first, second = workers(2).run("extra_actions", plan=plan.model_dump_json())
+    assert " ".join(first) == re.sub(r"0F(\d)", r"0F\1 0FROZEN_F\1", plan.pipeline.passes["0"])
+    assert second == plan.pipeline.passes["1"].split()
 
 
 def test_shapes_at_a_stages_ends() -> None:
@@ -50,16 +98,6 @@ def test_shapes_at_a_stages_ends() -> None:
     assert (entry.shape, entry.dtype, out.shape) == ((2, 8), torch.int64, (2, 4, 32))
     entry, out = shapes.ends(first=False, last=True)
     assert (entry.shape, entry.dtype, out.shape) == ((2, 4, 32), torch.float64, (2, 8, 64))
-
-
-@pytest.mark.parametrize("schedule", ["gpipe", "1f1b", "zb-h1"])
-def test_passes_run_in_the_plans_order(schedule: str, workers: Callable[[int], WorkerPool]) -> None:
-    plan = build_plan(Layout(pp=2, num_microbatches=4), schedule=schedule)
-    ran = workers(2).run("passes", plan=plan.model_dump_json(), unit_s=0.0)
-    assert [" ".join(name for name, _ in order) for order in ran] == [
-        plan.pipeline.passes["0"],
-        plan.pipeline.passes["1"],
-    ]
 
 
 def test_paced_passes_take_their_prescribed_time(workers: Callable[[int], WorkerPool]) -> None:

@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from plans import build_plan, small_model
 from torch import Tensor, nn
+from torch.distributed.pipelining._backward import stage_backward_input
 from torch.utils._python_dispatch import TorchDispatchMode
 from worker_pool import WorkerPool
 
+from costmodel.layers import estimate_layer_costs
+from costmodel.ops import Split
 from costmodel.schema.layout import Layout
+from costmodel.schema.model import ModelSpec
+from costmodel.schema.plan import Plan
 from executor.activations import keep_activations
 from executor.initialise import materialise
-from executor.memory import measure_peak_memory
+from executor.memory import _LiveBytes, measure_peak_memory
 from executor.model import Layer
+from planner.problem import Problem
+from planner.request import build_request
 
 CPU = torch.device("cpu")
 MICROBATCHES = 3
 
 
-@pytest.mark.parametrize(("policy", "times"), [("none", 1), ("selective", 2), ("full", 2)])
+RECOMPUTE = ("full", "selective", "none", "full")
+
+
+def _assert_forwards(plan: Plan, pool: WorkerPool) -> None:
+    """Every layer ran forward once a micro-batch in F, and once more in B or I if it is recomputed; never in W."""
+    backward = "I" if plan.schedule().splits_backward else "B"
+    seen = set()
+    for counts in pool.run("forwards", plan=plan.model_dump_json()):
+        for name, ran in counts.items():
+            seen.add(name)
+            once = {"F": MICROBATCHES} | ({} if RECOMPUTE[int(name)] == "none" else {backward: MICROBATCHES})
+            assert ran == once, f"layer {name}"
+    assert seen == {"0", "1", "2", "3"}
+
+
+@pytest.mark.parametrize("offload", [0.0, 1.0])
 @pytest.mark.parametrize("schedule", ["1f1b", "zb-h1"])
-def test_forwards_per_layer_and_microbatch(
-    policy: str, times: int, schedule: str, workers: Callable[[int], WorkerPool]
-) -> None:
-    plan = build_plan(Layout(pp=2, num_microbatches=MICROBATCHES), schedule=schedule, recompute=(policy,))
-    first, second = workers(2).run("forwards", plan=plan.model_dump_json())
-    assert first | second == {str(layer): times * MICROBATCHES for layer in range(4)}
+def test_forwards_per_layer_and_microbatch(schedule: str, offload: float, workers: Callable[[int], WorkerPool]) -> None:
+    layout = Layout(pp=2, num_microbatches=MICROBATCHES)
+    plan = build_plan(layout, schedule=schedule, recompute=RECOMPUTE, offload=(offload,), seq_len=32)
+    _assert_forwards(plan, workers(2))
+
+
+@pytest.mark.parametrize("zero_stage", [0, 1, 2, 3])
+@pytest.mark.parametrize("schedule", ["1f1b", "zb-h1"])
+def test_forwards_under_fsdp(schedule: str, zero_stage: int, workers: Callable[[int], WorkerPool]) -> None:
+    layout = Layout(pp=2, dp_shard=2, zero_stage=zero_stage, num_microbatches=MICROBATCHES)
+    _assert_forwards(build_plan(layout, schedule=schedule, recompute=RECOMPUTE), workers(4))
 
 
 class _CountProducts(TorchDispatchMode):
@@ -43,11 +72,13 @@ class _CountProducts(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def _layer(policy: str = "none", offload: float = 0.0) -> nn.Module:
-    spec = small_model(1, hidden_size=64)
+def _layer(
+    policy: str = "none", offload: float = 0.0, *, spec: ModelSpec | None = None, dtype: torch.dtype = torch.float64
+) -> nn.Module:
+    spec = spec or small_model(1, hidden_size=64)
     with torch.device("meta"):
         layer = Layer(spec, spec.kinds[0])
-    materialise(layer, "layers.0", 0, torch.float64, CPU)
+    materialise(layer, "layers.0", 0, dtype, CPU)
     keep_activations(layer, policy, offload, CPU)
     return layer
 
@@ -107,3 +138,38 @@ def test_recomputed_tensors_live_no_longer_than_the_graph() -> None:
     with measure_peak_memory(CPU) as freed:
         pass
     assert freed[0].allocated_bytes < held[0].allocated_bytes - 4 * hidden.numel() * hidden.element_size()
+
+
+def _waiting_bytes(policy: str, spec: ModelSpec, seq_len: int) -> tuple[int, int]:
+    """Live bytes of a micro-batch in four layers, from its I to its W: what F left there, what came on top in I."""
+    stage = nn.Sequential(*(_layer(policy, spec=spec, dtype=torch.float32) for _ in range(4)))
+    hidden = torch.zeros(4, seq_len, spec.hidden_size)
+    stage(hidden)  # makes the rotary tables
+    hidden.requires_grad_()
+    gradient = torch.zeros_like(hidden)
+    gc.collect()  # or garbage of earlier stages may die meanwhile
+    with _LiveBytes() as live:
+        before = live.live_bytes
+        out = stage(hidden)
+        saved = live.live_bytes - before - out.nbytes
+        sent, groups = stage_backward_input([out], [gradient], [hidden], stage.parameters())
+        hidden.grad = None
+        del out, sent
+        assert groups, "the graph waits"
+        waiting = live.live_bytes - before + gradient.nbytes
+    return saved, waiting - saved
+
+
+def test_what_waits_for_the_weight_gradient_is_what_the_cost_model_charges() -> None:
+    request = build_request("tiny", 1, gpu="cpu", calibration="none")
+    seq_len = request.workload.seq_len
+    problem = Problem.from_request(request)
+    degrees = {name: np.ones(1) for name in ("tp", "cp_ring", "cp_ulysses", "ep", "etp", "sequence_parallel")}
+    split = Split(**degrees, micro_batch_size=np.full(1, 4.0), seq_len=float(seq_len))
+    charged = estimate_layer_costs(problem.setting, problem.network, split).pending_bytes[0, 0]
+    plain_saved, plain_on_top = _waiting_bytes("none", request.model, seq_len)
+    assert plain_on_top == 4 * charged[0]  # the gradients at the outputs of products and norms
+    for policy in ("selective", "full"):
+        saved, on_top = _waiting_bytes(policy, request.model, seq_len)
+        assert saved < plain_saved
+        assert saved + on_top == plain_saved + plain_on_top, "what was recomputed is kept, and nothing else"

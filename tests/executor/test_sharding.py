@@ -11,7 +11,8 @@ from worker_pool import WorkerPool
 
 from costmodel.schema.layout import Layout
 from costmodel.schema.workload import Workload
-from executor.sharding import Numerics, _buckets
+from executor.buckets import buckets
+from executor.sharding import Numerics
 
 MICROBATCHES = 3
 GROUPS = 6  # embedding, four layers, norm with head
@@ -59,6 +60,6 @@ def test_numerics_follow_the_workload() -> None:
 
 def test_gradients_are_reduced_in_buckets() -> None:
     tensors = [torch.zeros(size, dtype=torch.uint8) for size in (3, 4, 20, 5, 5, 1)]
-    sizes = [[tensor.numel() for tensor in bucket] for bucket in _buckets(tensors, 10)]
+    sizes = [[tensor.numel() for tensor in bucket] for bucket in buckets(tensors, 10)]
     assert sizes == [[3, 4], [20], [5, 5], [1]]
-    assert list(_buckets([], 10)) == []
+    assert list(buckets([], 10)) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict
 from multiprocessing.connection import Client
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,15 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from costmodel.passes.actions import Action, ActionKind
+from costmodel.passes.lower import lower
 from costmodel.schema.plan import Plan
+from costmodel.schema.schedule import parse_pass
 from executor.apply import ParallelModel, apply_plan
 from executor.checkpoint import load_checkpoint, save_checkpoint
 from executor.model import Llama
 from executor.optimizer import build_optimizer, clip_gradients
+from executor.pipeline.runtime import Runtime
 from executor.sharding import Numerics
 
 SEED = 3
@@ -42,31 +46,63 @@ def own_batch(parallel: ParallelModel) -> tuple[torch.Tensor, torch.Tensor]:
     return tokens.chunk(parallel.data_ranks)[parallel.data_rank], targets.chunk(parallel.data_ranks)[parallel.data_rank]
 
 
-def gradients(plan: str) -> tuple[list[float], dict[str, Any]]:
-    """Two steps without an update: the losses, and the whole gradients of this rank's stages after the second."""
+def gradients(plan: str) -> tuple[list[float], dict[str, Any], tuple[int, list[str]]]:
+    """Two steps without an update: the losses; of the second the whole gradients of this rank's stages, and its
+    pipeline rank and passes in the order in which they ran.
+    """
     parallel = parallel_model(Plan.load_json(plan, "plan"))
     losses = []
     for _ in range(2):
         for _, parameter in parallel.named_parameters():
             parameter.grad = None
+        parallel.clock.events.clear()
         losses.append(parallel.step(*own_batch(parallel)).item())
     full = {}
     for name, parameter in parallel.named_parameters():
         assert parameter.grad is not None, f"{name} has no gradient"
         gradient = parameter.grad.full_tensor() if isinstance(parameter.grad, DTensor) else parameter.grad
         full[name] = gradient.numpy()
-    return losses, full
+    return losses, full, (parallel.clock.rank, [event.name for event in parallel.clock.events])
 
 
-def forwards(plan: str) -> dict[str, int]:
-    """One step: how often each of this rank's layers ran its attention forward, recomputation included."""
+def forwards(plan: str) -> dict[str, Counter[str]]:
+    """One step: how often each of this rank's layers ran its attention forward, by the kind of pass it ran in."""
     parallel = parallel_model(Plan.load_json(plan, "plan"))
-    counts: Counter[str] = Counter()
+    ran: list[tuple[str, int]] = []
     for stage in parallel.stages.values():
         for name, layer in stage.layers.items():
-            layer.self_attn.q_proj.register_forward_pre_hook(lambda *_, name=name: counts.update([name]))
+            # A pass is recorded when it ends.
+            layer.self_attn.q_proj.register_forward_pre_hook(
+                lambda *_, name=name: ran.append((name, len(parallel.clock.events)))
+            )
     parallel.step(*own_batch(parallel))
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, position in ran:
+        counts[name][parse_pass(parallel.clock.events[position].name).kind.value] += 1
     return dict(counts)
+
+
+def extra_actions(plan: str) -> list[str]:
+    """One step in which a frozen piece, which no stage runs, follows each F on the first rank: the passes in order."""
+    parallel = parallel_model(Plan.load_json(plan, "plan"))
+    schedule = parallel.plan.schedule()
+
+    def frozen(stage: int, microbatch: int) -> None:
+        with parallel.clock.passing(f"{stage}FROZEN_F{microbatch}", 1):
+            pass
+
+    orders: list[list[Action]] = [[] for _ in range(schedule.num_ranks)]
+    for rank, actions in enumerate(lower(schedule)):
+        for action in actions:
+            orders[rank].append(action)
+            if rank == 0 and action.kind is ActionKind.FORWARD:
+                orders[rank].append(action._replace(kind=ActionKind.FROZEN_FORWARD))
+    stages = parallel.pipeline.runtime._stages
+    parallel.pipeline.runtime = Runtime(
+        stages, schedule, orders, parallel.loss_function, {ActionKind.FROZEN_FORWARD: frozen}
+    )
+    parallel.step(*own_batch(parallel))
+    return [event.name for event in parallel.clock.events]
 
 
 def collectives(plan: str) -> dict[str, int]:
