@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
-from costmodel.collectives import Collective, Network, estimate_collective_s, estimate_sent_bytes
+from costmodel.collectives import Network
+from costmodel.grouptraffic import GroupTraffic
 from costmodel.layouts import Column, IntColumn, Layouts
 from costmodel.ops import Setting
-from costmodel.owners import estimate_broadcasts_s
 from costmodel.parameters import trainable_share
-from costmodel.pipeline import estimate_in_flight
+from costmodel.pipeline import estimate_gathers
 from costmodel.schema.workload import DTYPE_BYTES
-from costmodel.state import LocalParams, keeps_full_grads, replica_groups, shard_groups
+from costmodel.state import LocalParams, keeps_full_grads, shard_groups
 
 
 @dataclass(frozen=True)
 class StepExtras:
-    """Seconds per step and rank outside the pipeline's passes, [n, S]; bytes sent by level, [n, S, L]."""
+    """Seconds per step and rank outside the pipeline's passes, and how often its parameters are gathered and its
+    gradients reduced, [n, S]."""
 
     dp_exposed_s: Column
     dp_total_s: Column
     optimizer_s: Column
     offload_exposed_s: Column
     offload_total_s: Column
-    sent_bytes: Column
+    gathers: Column
+    reductions: Column
+    traffic: GroupTraffic
+
+    @cached_property
+    def sent_bytes(self) -> Column:
+        """[n, S, L] bytes that a rank sends across each level."""
+        gathered, reduced = self.traffic.estimate_level_bytes()
+        return np.asarray(self.gathers[..., None] * gathered + self.reductions[..., None] * reduced)
 
     @property
     def exposed_s(self) -> Column:
@@ -54,10 +64,11 @@ def estimate_step_extras(
     Stage 0: all-reduce. Stages 1-2: reduce-scatter once (stage 2: every micro-batch where the runtime does; stage 1: an
     all-reduce where the runtime does), gather once. Stage 3: gather for each forward and backward, reduce-scatter for
     each backward. Where a pipeline defers all that, one reduction; and stage 3 gathers for the forwards before the
-    first backward, then once and for all.
+    first backward, then once and for all - or as the schedule's runs of one stage need.
     What copies move in device memory, at stages 2 and 3, takes time from compute and never hides.
     """
-    gather_s, reduce_s, sent_gather, sent_reduce = _price_group_traffic(setting, network, layouts, params, layers)
+    traffic = GroupTraffic(setting, network, layouts, params, layers)
+    gather_s, reduce_s = traffic.estimate_s()
     m = layouts.num_microbatches[:, None].astype(np.float64)
     stage = layouts.zero_stage[:, None]
     pipelined = layouts.pp[:, None] > 1
@@ -65,11 +76,11 @@ def estimate_step_extras(
     full_grads = keeps_full_grads(setting, layouts)[:, None]
     reductions = np.where(~full_grads & rules.reduces_every_microbatch, m, 1.0)
     deferred = pipelined & rules.full_grads_under_pipeline
-    in_flight = estimate_in_flight(layouts, rank)
+    before, after = estimate_gathers(layouts, rank)
     each = m if rules.gathers_every_microbatch else np.ones_like(m)
-    forward_gathers = np.where(stage >= 3, np.where(deferred, in_flight, each), 1.0)
+    forward_gathers = np.where(stage >= 3, np.where(deferred, before, each), 1.0)
     regathers = (stage >= 3) & (deferred | rules.gathers_every_microbatch)
-    backward_gathers = np.where(regathers, np.where(deferred, 1.0, m), 0.0)
+    backward_gathers = np.where(regathers, np.where(deferred, after, m), 0.0)
     first = 1.0 - 1.0 / np.maximum(layers, 1.0)
 
     hidden_forward = np.minimum(overlap.param_gather * first * gather_s, forward_s)
@@ -80,7 +91,6 @@ def estimate_step_extras(
     total = forward_gathers * gather_s + backward_gathers * gather_s + reductions * reduce_s + copies_s
     hidden = forward_gathers * hidden_forward + backward_gathers * hidden_backward + reductions * hidden_reduce
     exposed = total - hidden + hidden * (overlap.compute_slowdown - 1.0)
-    gathers = (forward_gathers + backward_gathers)[..., None]
     update_s, host_total_s, host_exposed_s = _price_update(setting, layouts, params, backward_s)
     return StepExtras(
         dp_exposed_s=exposed,
@@ -88,7 +98,9 @@ def estimate_step_extras(
         optimizer_s=update_s,
         offload_exposed_s=host_exposed_s,
         offload_total_s=host_total_s,
-        sent_bytes=gathers * sent_gather + reductions[..., None] * sent_reduce,
+        gathers=forward_gathers + backward_gathers,
+        reductions=reductions,
+        traffic=traffic,
     )
 
 
@@ -108,70 +120,6 @@ def _price_copies(
     each = gathers * rules.gather_copies * 2.0 * param_bytes + reductions * rules.reduce_copies * grad_bytes
     moved = np.where(layouts.zero_stage[:, None] >= 2, shared * each, 0.0)
     return np.asarray(moved / (device.memory_bytes_per_s * device.memory_fraction))
-
-
-def _price_group_traffic(
-    setting: Setting, network: Network, layouts: Layouts, params: LocalParams, layers: Column
-) -> tuple[Column, Column, Column, Column]:
-    """(gather, reduce) seconds of one whole pass over a rank's parameters, [n, S], and bytes by level, [n, S, L].
-
-    In as many collectives as there are buckets, each with its latency.
-    """
-    workload, rules = setting.workload, setting.runtime.state
-    network = _reached(network, setting)
-    launch_s = setting.device.kernel_launch_s
-    dense_over, expert_over = shard_groups(setting, layouts)
-    dense_replicas, expert_replicas = replica_groups(setting, layouts)
-    stage = layouts.zero_stage[:, None]
-    split, once = stage >= 1, stage <= 1
-    trains = trainable_share(setting.model)
-    dense_stride = np.where(layouts.order == 1, layouts.tp * layouts.pp, layouts.tp).astype(np.float64)
-    expert_stride = layouts.stride("edp").astype(np.float64)
-    shape = params.dense.shape
-    gather_s, reduce_s = np.zeros(shape), np.zeros(shape)
-    sent_gather, sent_reduce = (np.zeros((*shape, len(network.names))) for _ in range(2))
-    groups = (
-        (params.dense, dense_over, dense_replicas, dense_stride),
-        (params.expert, expert_over, expert_replicas, expert_stride),
-    )
-
-    def seconds(kind: Collective, num_bytes: Column, size: Column, step: Column, buckets: Column) -> Column:
-        return buckets * estimate_collective_s(network, kind, num_bytes / buckets, size, step, launch_s)
-
-    def sent(kind: Collective, num_bytes: Column, size: Column, step: Column) -> Column:
-        return estimate_sent_bytes(kind, num_bytes, size)[..., None] * network.traffic_share(size, step)
-
-    for elements, over, replicas, stride in groups:
-        if not elements.any():
-            continue
-        buckets = np.maximum(layers if rules.bucket_params is None else elements / rules.bucket_params, 1.0)
-        size, step = over[:, None], stride[:, None]
-        grad = trains * elements * DTYPE_BYTES[workload.grad_reduce_dtype]
-        param = np.where(stage >= 3, 1.0, trains) * elements * DTYPE_BYTES[workload.param_dtype]
-        gathered_s = seconds("all_gather", param, size, step, buckets)
-        if rules.broadcasts_owned:
-            tensors = rules.tensors_per_layer * layers
-            owned_s = estimate_broadcasts_s(network, param, tensors, size, step, rules.broadcast_chunk_bytes, launch_s)
-            gathered_s = np.where(once, owned_s, gathered_s)
-        gather_s += np.where(split, gathered_s, 0.0)
-        sent_gather += np.where(split[..., None], sent("all_gather", param, size, step), 0.0)
-        # Scattered within the shard group, the shares summed over its replicas; or all of it over all of them.
-        scatters = split & ~(once & rules.all_reduces_grads)
-        share, whole_size = np.where(scatters, grad / size, grad), size * replicas[:, None]
-        outer_size = np.where(scatters, replicas[:, None], whole_size)
-        outer_step = np.where(scatters, step * size, step)
-        scattered_s = seconds("reduce_scatter", grad, size, step, buckets)
-        reduce_s += np.where(scatters, scattered_s, 0.0) + seconds("all_reduce", share, outer_size, outer_step, buckets)
-        sent_reduce += np.where(scatters[..., None], sent("reduce_scatter", grad, size, step), 0.0)
-        sent_reduce += sent("all_reduce", share, outer_size, outer_step)
-    return gather_s, reduce_s, sent_gather, sent_reduce
-
-
-def _reached(network: Network, setting: Setting) -> Network:
-    """The network as the runtime's gathers and reductions find it: ``network_share`` of its rate between nodes."""
-    outside = network.unit > setting.devices_per_node
-    rates = np.where(outside, network.bytes_per_s * setting.runtime.state.network_share, network.bytes_per_s)
-    return replace(network, bytes_per_s=rates)
 
 
 def _price_update(

@@ -13,6 +13,7 @@ from typing import Any, Self, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.schedules import SCHEDULES, Stages, stages_of
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import AXES, EXPERT_AXES, Layout, RecomputePolicy
 
@@ -23,7 +24,7 @@ BoolColumn = NDArray[np.bool_]
 ORDERS: tuple[tuple[str, ...], ...] = (AXES, ("tp", "cp_ulysses", "cp_ring", "pp", "dp_shard", "dp_replicate"))
 """Mesh orders that are searched, innermost axis first: pipeline outermost, or data parallel outermost."""
 
-SCHEDULE_CODES: tuple[str, ...] = ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1")
+SCHEDULE_CODES: tuple[str, ...] = tuple(SCHEDULES)
 """Schedules that the closed forms know; a column holds the position in this tuple."""
 
 
@@ -175,40 +176,67 @@ def even_split(num_layers: int, num_stages: int) -> list[int]:
     return [base + (stage in chosen) for stage in range(num_stages)]
 
 
-def counts_per_rank(kinds: Sequence[int], num_kinds: int, layers_per_stage: Sequence[int], pp: int) -> IntColumn:
-    """[pp, K]: layers of each kind on each pipeline rank; stage s lives on rank s mod pp."""
-    counts = np.zeros((pp, num_kinds), np.int64)
-    position = 0
-    for stage, length in enumerate(layers_per_stage):
-        for kind in kinds[position : position + length]:
-            counts[stage % pp, kind] += 1
-        position += length
+def counts_per_rank(
+    kinds: Sequence[int], num_kinds: int, layers_per_stage: Sequence[int], stage_to_rank: Sequence[int]
+) -> IntColumn:
+    """[p, K]: layers of each kind on each pipeline rank.
+
+    ``layers_per_stage``: of one copy, in model order. ``stage_to_rank``: of all copies, one after the other.
+    """
+    counts = np.zeros((max(stage_to_rank) + 1, num_kinds), np.int64)
+    per_stage = np.zeros((len(layers_per_stage), num_kinds), np.int64)
+    home = np.repeat(np.arange(len(layers_per_stage)), layers_per_stage)
+    np.add.at(per_stage, (home, np.asarray(kinds, np.int64)), 1)
+    copies = len(stage_to_rank) // len(layers_per_stage)
+    np.add.at(counts, list(stage_to_rank), np.tile(per_stage, (copies, 1)))
     return counts
 
 
-def uniform_assignment(
-    kinds: Sequence[int], num_kinds: int, pp: int, vpp: int, num_rows: int, policy: int
-) -> Assignment:
-    """The same policy for every layer, layers split evenly; ranks with equal counts share a slot.
+@dataclass(frozen=True)
+class _Slots:
+    """Distinct ranks of an even split: layers by kind [S, K], first rank [S], how many [S], ends [S]."""
+
+    counts: IntColumn
+    rank: IntColumn
+    multiplicity: IntColumn
+    embedding: BoolColumn
+    head: BoolColumn
+
+
+def _slots(kinds: tuple[int, ...], num_kinds: int, stages: Stages) -> _Slots:
+    """Ranks with equal layers and ends share a slot.
 
     Memory falls with the rank for equal counts, so the first rank of a slot is its worst: nothing is lost.
     """
-    counts = counts_per_rank(kinds, num_kinds, even_split(len(kinds), pp * vpp), pp)
-    slots: dict[tuple[object, ...], list[int]] = {}
-    for rank in range(pp):
-        slots.setdefault((rank == 0, rank == pp - 1, *counts[rank]), []).append(rank)
-    table = np.zeros((len(slots), num_kinds, len(POLICIES)))
-    ranks = np.array([members[0] for members in slots.values()], np.int64)
-    table[:, :, policy] = counts[ranks]
-    many = np.array([len(members) for members in slots.values()], np.int64)
+    lengths = even_split(len(kinds), stages.per_copy)
+    counts = counts_per_rank(kinds, num_kinds, lengths, stages.stage_to_rank)
+    members: dict[tuple[object, ...], list[int]] = {}
+    for rank in range(stages.num_ranks):
+        members.setdefault((stages.embedding[rank], stages.head[rank], *counts[rank]), []).append(rank)
+    ranks = np.array([those[0] for those in members.values()], np.int64)
+    many = np.array([len(those) for those in members.values()], np.int64)
+    return _Slots(counts[ranks], ranks, many, stages.embedding[ranks], stages.head[ranks])
 
-    def repeat(column: NDArray[np.generic]) -> NDArray[np.generic]:
-        return np.broadcast_to(column, (num_rows, *column.shape))
 
+def uniform_assignment(kinds: Sequence[int], num_kinds: int, layouts: Layouts, policy: IntColumn | int) -> Assignment:
+    """One policy for every layer of a row, layers split evenly; ``policy``: [n], or one for all rows."""
+    keys, row = np.unique(np.stack([layouts.schedule, layouts.pp, layouts.vpp], axis=1), axis=0, return_inverse=True)
+    tables = [
+        _slots(tuple(kinds), num_kinds, stages_of(SCHEDULE_CODES[code], pp, vpp)) for code, pp, vpp in keys.tolist()
+    ]
+    shape = (len(tables), max((len(table.rank) for table in tables), default=1))
+    counts = np.zeros((*shape, num_kinds))
+    columns = {name: np.zeros(shape, np.int64) for name in ("rank", "multiplicity", "embedding", "head")}
+    for index, table in enumerate(tables):
+        counts[index, : len(table.rank)] = table.counts
+        for name, column in columns.items():
+            column[index, : len(table.rank)] = getattr(table, name)
+    chosen = np.arange(len(POLICIES)) == np.broadcast_to(policy, len(layouts))[:, None]
+    row = row.ravel()
     return Assignment(
-        counts=cast(Column, repeat(table)),
-        rank=cast(IntColumn, repeat(ranks)),
-        multiplicity=cast(IntColumn, repeat(many)),
-        embedding=cast(BoolColumn, repeat(ranks == 0)),
-        head=cast(BoolColumn, repeat(ranks == pp - 1)),
+        counts=counts[row][..., None] * chosen[:, None, None, :],
+        rank=columns["rank"][row],
+        multiplicity=columns["multiplicity"][row],
+        embedding=columns["embedding"][row] > 0,
+        head=columns["head"][row] > 0,
     )

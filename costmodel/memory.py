@@ -9,9 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.layers import LayerCosts
-from costmodel.layouts import Assignment, Column, Layouts
+from costmodel.layouts import Assignment, Column, IntColumn, Layouts
 from costmodel.ops import Setting
-from costmodel.pipeline import GPIPE, estimate_in_flight, estimate_pending, estimate_receive_bytes
+from costmodel.pipeline import (
+    count_copies,
+    estimate_in_flight,
+    estimate_pending,
+    estimate_receive_bytes,
+    keeps_logits,
+)
 from costmodel.schema.runtime import MemoryRules
 from costmodel.state import StateBytes
 
@@ -56,6 +62,29 @@ class MemoryColumns:
     fits_probability: Column
 
 
+@dataclass(frozen=True)
+class KeptMicrobatches:
+    """Most micro-batches that a rank keeps, [n, S], in units of all of its layers of one copy: from F to the end of the
+    backward, from input to weight gradient, and of the last stage from F to the start of the backward.
+    """
+
+    in_flight: Column
+    waiting: Column
+    unreached: Column
+
+
+@dataclass(frozen=True)
+class KeptBytes:
+    """What micro-batches keep on a rank at its worst moment, [n, S] bytes: activations, what a split backward keeps
+    beside them from input gradient to weight gradient, logits whose backward has not begun, activations on the host.
+    """
+
+    activations: Column
+    pending: Column
+    logits: Column
+    host: Column
+
+
 def estimate_memory(
     setting: Setting,
     layouts: Layouts,
@@ -63,6 +92,7 @@ def estimate_memory(
     state: StateBytes,
     costs: LayerCosts,
     index: NDArray[np.intp],
+    kept: KeptBytes | None = None,
 ) -> MemoryColumns:
     """State + activations in flight + what only lives while a layer or the loss runs.
 
@@ -71,21 +101,15 @@ def estimate_memory(
     reserved = static + (allocated - static + apart) · fragmentation, with static = params + grads + optimizer +
     workspace and apart = held_apart · min(logits, the busiest layer's working memory)
     device = reserved + context + communicators
+    ``kept``: what an order of passes keeps, counted; by default what its schedule's closed forms say.
     P(fits) = Phi((ln capacity - ln device) / sigma), sigma from the runtime's spread of both.
     """
     kinds = len(setting.model.kinds)
-    saved, host, working = (getattr(costs, name)[index] for name in ("saved_bytes", "host_bytes", "working_bytes"))
-    in_flight = estimate_in_flight(layouts, assignment.rank)
-    per_microbatch = np.einsum("nskp,nkp->ns", assignment.counts, saved[:, :kinds])
-    on_host = np.einsum("nskp,nkp->ns", assignment.counts, host[:, :kinds]) * in_flight
-    embedding, head = saved[:, kinds, 0][:, None], saved[:, kinds + 1, 0][:, None]
-    activations = in_flight * (per_microbatch + assignment.embedding * embedding)
-    waiting = estimate_pending(layouts, assignment.rank)
-    pending_bytes = costs.pending_bytes[index]
-    pending = waiting * np.einsum("nskp,nkp->ns", assignment.counts, pending_bytes[:, :kinds])
-    pending = pending + assignment.head * waiting * pending_bytes[:, kinds + 1, 0][:, None]
-    # Logits die in the backward that follows at once, but gpipe runs every forward first.
-    logits = assignment.head * head * np.where(layouts.schedule == GPIPE, layouts.num_microbatches, 1)[:, None]
+    working = costs.working_bytes[index]
+    if kept is None:
+        counts = estimate_kept_microbatches(layouts, assignment.rank)
+        kept = estimate_kept_bytes(setting, layouts, assignment, costs, index, counts)
+    logits = kept.logits
     present = assignment.counts > 0
     busiest = np.where(present, working[:, None, :kinds], 0.0).max(axis=(2, 3))
     # The loss peaks before the first layer's backward needs its own working memory.
@@ -98,8 +122,8 @@ def estimate_memory(
             state.grads,
             state.optimizer,
             state.gathered + state.buffers,
-            activations,
-            pending,
+            kept.activations,
+            kept.pending,
             estimate_receive_bytes(setting, layouts, assignment.rank),
             logits,
             transient,
@@ -116,10 +140,47 @@ def estimate_memory(
     device = reserved + communicators + setting.device.context_bytes
     sigma = estimate_log_std(rules)
     margin = np.log(setting.device.memory_bytes / np.maximum(device, 1.0)) / max(sigma, 1e-9)
-    on_host = on_host + state.host
+    on_host = kept.host + state.host
     # What does not fit the host does not fit, however much room the device has.
     fits = np.where(on_host <= host_budget_bytes(setting), normal_cdf(margin), 0.0)
     return MemoryColumns(parts, allocated, claim, apart, reserved, device, on_host, fits)
+
+
+def estimate_kept_bytes(
+    setting: Setting,
+    layouts: Layouts,
+    assignment: Assignment,
+    costs: LayerCosts,
+    index: NDArray[np.intp],
+    counts: KeptMicrobatches,
+) -> KeptBytes:
+    """Micro-batches kept times what one keeps; of several copies on a rank each micro-batch crosses one."""
+    kinds, copies = len(setting.model.kinds), count_copies(layouts)[:, None]
+    saved, host, pending = (getattr(costs, name)[index] for name in ("saved_bytes", "host_bytes", "pending_bytes"))
+
+    def one_microbatch(column: Column) -> Column:
+        return np.asarray(np.einsum("nskp,nkp->ns", assignment.counts, column[:, :kinds]) / copies)
+
+    embedding = assignment.embedding * saved[:, kinds, 0][:, None]
+    head = assignment.head * pending[:, kinds + 1, 0][:, None]
+    return KeptBytes(
+        activations=counts.in_flight * (one_microbatch(saved) + embedding),
+        pending=counts.waiting * one_microbatch(pending) + head * counts.waiting,
+        logits=assignment.head * saved[:, kinds + 1, 0][:, None] * counts.unreached,
+        host=counts.in_flight * one_microbatch(host),
+    )
+
+
+def estimate_kept_microbatches(layouts: Layouts, rank: IntColumn) -> KeptMicrobatches:
+    """By the schedules' closed forms. Logits die in the backward that follows at once, but where every forward comes
+    first.
+    """
+    unreached = np.where(keeps_logits(layouts), layouts.num_microbatches, 1)[:, None]
+    return KeptMicrobatches(
+        in_flight=estimate_in_flight(layouts, rank),
+        waiting=estimate_pending(layouts, rank),
+        unreached=np.broadcast_to(unreached.astype(np.float64), np.broadcast_shapes(rank.shape, unreached.shape)),
+    )
 
 
 def estimate_communicator_bytes(setting: Setting, layouts: Layouts) -> Column:

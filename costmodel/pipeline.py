@@ -5,39 +5,90 @@ To bound, rank and fit. Every figure that a user sees comes from the event simul
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from costmodel.layouts import SCHEDULE_CODES, BoolColumn, Column, IntColumn, Layouts
 from costmodel.ops import Setting
+from costmodel.schedules import SCHEDULES, Form, ScheduleForm
 
-GPIPE, ONE_F_ONE_B, INTERLEAVED, ZB_H1 = range(len(SCHEDULE_CODES))
+FORMS: tuple[ScheduleForm, ...] = tuple(SCHEDULES[name] for name in SCHEDULE_CODES)
+GPIPE, ONE_F_ONE_B, INTERLEAVED = (SCHEDULE_CODES.index(name) for name in ("gpipe", "1f1b", "interleaved-1f1b"))
+
+_COPIES = np.array([form.copies for form in FORMS], np.float64)
+_ZIGZAG = np.array([form.placement == "zigzag" for form in FORMS])
+_SPLITS = np.array([form.splits_backward for form in FORMS])
+_FORWARDS_FIRST = np.array([form.forwards_first for form in FORMS])
+_SLACK = np.array([form.slack for form in FORMS])
+_TRIPLED = np.array([form.tripled for form in FORMS])
+_FILL = np.array([form.fill for form in FORMS])
+_CROSSINGS = np.array([form.crossings for form in FORMS])
+
+
+def count_copies(layouts: Layouts) -> Column:
+    """[n] whole models that run through a layout's ranks; a micro-batch crosses one of them."""
+    return _COPIES[layouts.schedule]
+
+
+def placement_codes(layouts: Layouts) -> IntColumn:
+    """[n] equal where stages of equal pp and vpp lie on the same ranks."""
+    return np.asarray(2 * _COPIES[layouts.schedule].astype(np.int64) + _ZIGZAG[layouts.schedule])
+
+
+def splits_backward(layouts: Layouts) -> BoolColumn:
+    """[n] whether input and weight gradients are passes of their own."""
+    return np.asarray(_SPLITS[layouts.schedule])
+
+
+def keeps_logits(layouts: Layouts) -> BoolColumn:
+    """[n] whether the last stage runs every forward before its first backward."""
+    return np.asarray(_FORWARDS_FIRST[layouts.schedule])
 
 
 def estimate_in_flight(layouts: Layouts, rank: IntColumn) -> Column:
-    """[n, S] micro-batches whose activations rank r holds at once, in units of all of the rank's layers.
+    """[n, S] micro-batches whose activations rank r holds at once, in units of all of the rank's layers of one copy."""
+    return _by_schedule(layouts, rank, [form.in_flight for form in FORMS])
 
-    gpipe m; 1f1b min(m, p-r); interleaved min(m·v, 2(p-r-1) + (v-1)p + 1) / v; zb-h1 min(m, p).
-    Source: Narayanan et al. 2021, section 2.2 (1F1B, interleaved); Qi et al. 2023, section 2 (ZB-H1).
-    """
-    m, p, v = (column[:, None].astype(np.float64) for column in (layouts.num_microbatches, layouts.pp, layouts.vpp))
-    schedule = layouts.schedule[:, None]
-    interleaved = np.minimum(m * v, 2.0 * (p - rank - 1.0) + (v - 1.0) * p + 1.0) / v
-    one_f_one_b = np.minimum(m, p - rank)
-    return np.select(
-        [schedule == GPIPE, schedule == ONE_F_ONE_B, schedule == INTERLEAVED],
-        [np.broadcast_to(m, one_f_one_b.shape), one_f_one_b, interleaved],
-        np.minimum(m, p) + 0.0 * rank,
-    )
+
+def estimate_least_in_flight(layouts: Layouts, rank: IntColumn) -> Column:
+    """[n, S] what no order of the schedule keeps less than; ``estimate_in_flight`` where that is exact."""
+    return _by_schedule(layouts, rank, [form.least_in_flight or form.in_flight for form in FORMS])
 
 
 def estimate_pending(layouts: Layouts, rank: IntColumn) -> Column:
-    """[n, S] micro-batches between input gradient and weight gradient on rank r: min(m, r + 1) under zb-h1, else 0.
+    """[n, S] micro-batches between input gradient and weight gradient on rank r, in the same units."""
+    return _by_schedule(layouts, rank, [form.pending for form in FORMS])
 
-    Source: Qi et al. 2023, section 2: ZB-H1 delays W so that every rank keeps p micro-batches, of which p - r wait
-    for their input gradient.
+
+def estimate_gathers(layouts: Layouts, rank: IntColumn) -> tuple[Column, Column]:
+    """[n, S] how often rank r gathers its sharded parameters for forwards and for backwards, where a pipeline puts off
+    what it can: for every forward before the first backward, and then once and for all; or for every run of passes.
     """
-    waiting = np.minimum(layouts.num_microbatches[:, None], rank + 1.0)
-    return np.where(layouts.schedule[:, None] == ZB_H1, waiting, 0.0)
+    forward = _by_schedule(layouts, rank, [form.gathers or form.in_flight for form in FORMS])
+    again = _by_schedule(layouts, rank, [form.gathers or _once for form in FORMS])
+    return forward, again
+
+
+def _once(p: Any, m: Any, v: Any, r: Any) -> Any:
+    return 1.0 + 0.0 * r
+
+
+def _by_schedule(layouts: Layouts, rank: IntColumn, forms: list[Form]) -> Column:
+    """[n, S] each row by the form of its schedule."""
+    p, m, v = (column[:, None].astype(np.float64) for column in (layouts.pp, layouts.num_microbatches, layouts.vpp))
+    shape = np.broadcast_shapes(rank.shape, (len(layouts), 1))
+    rank = np.broadcast_to(rank, shape)
+    first = layouts.schedule[:1]
+    if (layouts.schedule == first).all():
+        return (
+            np.asarray(np.broadcast_to(forms[int(first[0])](p, m, v, rank), shape)) if len(first) else np.empty(shape)
+        )
+    found = np.empty(shape)
+    for code in np.unique(layouts.schedule).tolist():
+        rows = layouts.schedule == code
+        found[rows] = forms[code](p[rows], m[rows], v[rows], rank[rows])
+    return found
 
 
 def estimate_makespan_s(
@@ -50,21 +101,27 @@ def estimate_makespan_s(
 ) -> Column:
     """[n] seconds of all micro-batches through the pipeline; inputs [n, S] per rank and micro-batch, ``edge_s`` [n].
 
-    m · max w + (sum w - max w) / v, with w = F + B of a rank; zb-h1 replaces the bubble's w by max(F + B - 2W, 0).
-    Filling and draining cross an edge 2(p·v-1) times (zb-h1: 4(p-1)). Under 1f1b the first rank has p micro-batches in
-    flight, so each takes a p-th of a round trip at least: mean w + 2(p-1)/p edges.
-    Exact for equal stages and no delay: bubble / ideal = (p-1) / m, and (p-1) / (m·v).
+    m · max w + (sum u - max u) / v, with w = F + B of a rank and u what it idles for a chunk: its F, I and W weighed by
+    the schedule's ``fill``; ``slack`` and ``tripled`` add to a micro-batch's time. Filling and draining cross an edge
+    as often as ``crossings`` says. Under 1f1b the first rank has p micro-batches in flight, so each takes a p-th of a
+    round trip at least: mean w + 2(p-1)/p edges.
+    Exact for gpipe, 1f1b, interleaved-1f1b and zb-h1 of equal stages without delay: bubble / ideal = (p-1) / (m·v).
     Source: Narayanan et al. 2021, section 2.2; Qi et al. 2023, section 2.
     """
     m, p, v = (column.astype(np.float64) for column in (layouts.num_microbatches, layouts.pp, layouts.vpp))
     work = forward_s + backward_s
-    bubble = np.where(layouts.schedule[:, None] == ZB_H1, np.maximum(work - 2.0 * weight_grad_s, 0.0), work)
+    fill = _FILL[layouts.schedule][:, :, None]
+    input_grad_s = backward_s - weight_grad_s
+    bubble = np.maximum(fill[:, 0] * forward_s + fill[:, 1] * input_grad_s + fill[:, 2] * weight_grad_s, 0.0)
     heaviest = work.argmax(axis=1)[:, None]
     peak = np.take_along_axis(work, heaviest, axis=1)[:, 0]
     idle = (bubble * multiplicity).sum(axis=1) - np.take_along_axis(bubble, heaviest, axis=1)[:, 0]
     round_trip = ((work * multiplicity).sum(axis=1) + 2.0 * (p - 1.0) * edge_s) / p
     slot = np.where(layouts.schedule == ONE_F_ONE_B, np.maximum(peak, round_trip), peak)
-    crossings = np.where(layouts.schedule == ZB_H1, 4.0 * (p - 1.0), 2.0 * (p * v - 1.0))
+    longest = 3.0 * np.maximum(np.maximum(forward_s, input_grad_s), weight_grad_s).max(axis=1)
+    slot = np.where(_TRIPLED[layouts.schedule], np.maximum(slot, longest), slot)
+    slot = slot + _SLACK[layouts.schedule] * np.abs(backward_s - forward_s).max(axis=1) / v
+    crossings = _CROSSINGS[layouts.schedule] * count_crossings(layouts)
     return np.asarray(m * slot + idle / v + np.where(p > 1, crossings * edge_s, 0.0))
 
 
@@ -81,10 +138,33 @@ def estimate_busy_share(setting: Setting, layouts: Layouts) -> Column:
     return np.where(layouts.schedule == INTERLEAVED, 0.5 * chunked, plain)
 
 
-def count_sends(layouts: Layouts, rank: IntColumn) -> tuple[IntColumn, IntColumn]:
-    """[n, S] messages that rank r sends for one micro-batch: (activations, gradients); none past either end."""
+def count_crossings(layouts: Layouts) -> Column:
+    """[n] boundaries between ranks on an activation's way through the model."""
+    zigzag, looped = layouts.vpp * (layouts.pp - 1), layouts.pp * layouts.vpp - 1
+    return np.where(_ZIGZAG[layouts.schedule] | (layouts.pp == 1), zigzag, looped).astype(np.float64)
+
+
+def count_sends(layouts: Layouts, rank: IntColumn) -> tuple[Column, Column]:
+    """[n, S] messages that rank r sends for one micro-batch: (activations, gradients); none past either end, none where
+    a zigzag turns. Of several copies the mean: a micro-batch crosses one.
+    """
     p, v = layouts.pp[:, None], layouts.vpp[:, None]
-    return v - (rank == p - 1), v - (rank == 0)
+    zigzag, copies = _ZIGZAG[layouts.schedule][:, None], _COPIES[layouts.schedule][:, None]
+    # Round and round the last rank's last chunk alone sends nothing on; a zigzag turns at either end.
+    turns_far, turns_near = np.where(zigzag, v - v // 2, 1), np.where(zigzag, v // 2, 0)
+    v = np.where(p > 1, v, 1)
+
+    def sent(at: IntColumn) -> tuple[Column, Column]:
+        first, last = at == 0, at == p - 1
+        activations = v - last * turns_far - first * turns_near
+        gradients = v - first * turns_far - last * turns_near
+        return activations.astype(np.float64), gradients.astype(np.float64)
+
+    there = sent(rank)
+    if (copies == 1.0).all():
+        return there
+    back, share = sent(p - 1 - rank), 1.0 - 1.0 / copies
+    return there[0] + (back[0] - there[0]) * share, there[1] + (back[1] - there[1]) * share
 
 
 def edge_bytes(setting: Setting, layouts: Layouts) -> Column:
@@ -99,19 +179,19 @@ def edge_bytes(setting: Setting, layouts: Layouts) -> Column:
 def estimate_receive_bytes(setting: Setting, layouts: Layouts, rank: IntColumn) -> Column:
     """[n, S] bytes of the buffers in which rank r receives activations and their gradients.
 
-    Two of each per stage (one under way, one in use), or one per micro-batch of the step where the runtime allocates
-    them all beforehand; the first stage receives no activation, the last no gradient.
+    Two of each per stage that receives any (one under way, one in use), or one per micro-batch of the step where the
+    runtime allocates them all beforehand. Whatever is sent is answered: as many activations come as gradients go.
     """
+    received = np.add(*count_sends(layouts, rank))
     each = setting.runtime.memory.receives_every_microbatch
-    ahead = layouts.num_microbatches if each else np.minimum(layouts.num_microbatches, 2)
-    ends = (rank == 0) + (rank == layouts.pp[:, None] - 1.0)
-    buffers = 2.0 * layouts.vpp[:, None] - ends
-    return np.where(layouts.pp[:, None] > 1, buffers * (ahead * edge_bytes(setting, layouts))[:, None], 0.0)
+    ahead = layouts.num_microbatches if each else np.minimum(layouts.num_microbatches, 2) * count_copies(layouts)
+    return np.where(layouts.pp[:, None] > 1, received * (ahead * edge_bytes(setting, layouts))[:, None], 0.0)
 
 
 def schedule_is_legal(layouts: Layouts) -> BoolColumn:
-    """Interleaving needs vpp > 1 and m a multiple of p; the others one chunk a rank; zb-h1 a pipeline."""
-    interleaved = layouts.schedule == INTERLEAVED
-    fits = (layouts.vpp > 1) & (layouts.pp > 1) & (layouts.num_microbatches % np.maximum(layouts.pp, 1) == 0)
-    plain = (layouts.vpp == 1) & ((layouts.schedule != ZB_H1) | (layouts.pp > 1))
-    return np.asarray(np.where(interleaved, fits, plain))
+    """[n] whether the schedule exists at the layout's sizes."""
+    legal = np.zeros(len(layouts), bool)
+    for code, form in enumerate(FORMS):
+        rows = layouts.schedule == code
+        legal[rows] = form.allows(layouts.pp[rows], layouts.num_microbatches[rows], layouts.vpp[rows])
+    return legal

@@ -12,9 +12,9 @@ from costmodel.collectives import Network, estimate_collective_s, estimate_level
 from costmodel.dataparallel import StepExtras, estimate_gather_jitter, estimate_step_extras
 from costmodel.layers import LayerCosts, distinct_splits, estimate_layer_costs
 from costmodel.layouts import Assignment, BoolColumn, Column, IntColumn, Layouts
-from costmodel.memory import MemoryColumns, estimate_memory, host_budget_bytes
+from costmodel.memory import KeptBytes, MemoryColumns, estimate_memory, host_budget_bytes
 from costmodel.ops import Setting
-from costmodel.pipeline import count_sends, edge_bytes, estimate_busy_share, estimate_makespan_s
+from costmodel.pipeline import count_copies, count_sends, edge_bytes, estimate_busy_share, estimate_makespan_s
 from costmodel.state import LocalParams, estimate_local_params, estimate_state_bytes
 
 JITTER_STD = 0.003
@@ -142,8 +142,9 @@ class RankWork:
 
 
 def sum_work(layers: PricedLayers, assignment: Assignment) -> RankWork:
-    """Layer seconds times counts, and the two ends where they live."""
+    """Layer seconds times counts, and the two ends where they live; of several copies the mean."""
     kinds = assignment.counts.shape[2]
+    copies = count_copies(layers.layouts)[:, None]
     counts = assignment.counts.sum(axis=3)
     embedding, head = assignment.embedding, assignment.head
 
@@ -151,11 +152,13 @@ def sum_work(layers: PricedLayers, assignment: Assignment) -> RankWork:
         return embedding * column[:, kinds][:, None] + head * column[:, kinds + 1][:, None]
 
     activations, gradients = count_sends(layers.layouts, assignment.rank)
+    forward_s = np.einsum("nsk,nk->ns", counts, layers.forward[:, :kinds]) + ends(layers.forward)
+    backward_s = np.einsum("nskp,nkp->ns", assignment.counts, layers.backward[:, :kinds])
+    weight_grad_s = np.einsum("nsk,nk->ns", counts, layers.weight_grad[:, :kinds]) + ends(layers.weight_grad)
     return RankWork(
-        forward_s=np.einsum("nsk,nk->ns", counts, layers.forward[:, :kinds]) + ends(layers.forward),
-        backward_s=np.einsum("nskp,nkp->ns", assignment.counts, layers.backward[:, :kinds])
-        + ends(layers.backward[..., 0]),
-        weight_grad_s=np.einsum("nsk,nk->ns", counts, layers.weight_grad[:, :kinds]) + ends(layers.weight_grad),
+        forward_s=forward_s / copies,
+        backward_s=(backward_s + ends(layers.backward[..., 0])) / copies,
+        weight_grad_s=weight_grad_s / copies,
         sent_forward_s=activations * layers.busy_s[:, None],
         sent_backward_s=gradients * layers.busy_s[:, None],
     )
@@ -205,8 +208,8 @@ class Priced:
         return np.asarray(np.where(self.assignment.multiplicity > 0, self.memory.fits_probability, 1.0).min(axis=1))
 
 
-def price(layers: PricedLayers, assignment: Assignment) -> Priced:
-    """Full step time in closed form and every rank's peak memory."""
+def price(layers: PricedLayers, assignment: Assignment, kept: KeptBytes | None = None) -> Priced:
+    """Full step time in closed form and every rank's peak memory; ``kept``: as ``estimate_memory`` takes it."""
     setting, network, layouts = layers.setting, layers.network, layers.layouts
     params = estimate_local_params(setting, layouts, assignment)
     work = sum_work(layers, assignment)
@@ -221,7 +224,7 @@ def price(layers: PricedLayers, assignment: Assignment) -> Priced:
         work.backward_s,
     )
     state = estimate_state_bytes(setting, layouts, params)
-    memory = estimate_memory(setting, layouts, assignment, state, layers.costs, layers.index)
+    memory = estimate_memory(setting, layouts, assignment, state, layers.costs, layers.index, kept)
     makespan = estimate_makespan_s(
         layouts,
         work.forward_pass_s,

@@ -53,7 +53,7 @@ def build_plan(
             schedule=schedule.name,
             num_stages=schedule.num_stages,
             stage_to_rank=schedule.stage_to_rank,
-            layers_per_stage=placement.layers_per_stage,
+            layers_per_stage=placement.layers_per_stage * schedule.copies,
             passes=schedule.to_text(),
             copies=schedule.copies,
         ),

@@ -8,11 +8,13 @@ from functools import cached_property
 import numpy as np
 
 from costmodel.layouts import Column, Layouts
+from costmodel.memory import KeptBytes
 from costmodel.price import Priced, PricedLayers, price, price_layers
 from costmodel.schema.schedule import Schedule
+from planner.kept import count_kept
+from planner.order import build_order
 from planner.placement import Placement
 from planner.problem import Problem
-from planner.schedules import build_schedule
 from planner.simulator import Simulation, StageTimes, simulate
 
 
@@ -63,9 +65,10 @@ def evaluate(
     layout = placement.layout
     if layers is None:
         layers = price_layers(problem.setting, problem.network, Layouts.from_rows([(layout, placement.schedule)]))
-    priced = price(layers, placement.assignment(problem.kinds, problem.num_kinds))
     if schedule is None:
-        schedule = build_schedule(placement.schedule, layout.pp, layout.num_microbatches, layout.vpp)
+        schedule = build_order(layers)
+    kept = kept_bytes(layers, placement, problem, schedule)
+    priced = price(layers, placement.assignment(problem.kinds, problem.num_kinds), kept)
     times = stage_times(layers, placement, problem)
     simulation = simulate(schedule, times, cores_per_pipeline(problem, placement))
     return Evaluated(problem, placement, schedule, times, priced, simulation)
@@ -79,27 +82,72 @@ def stage_times(layers: PricedLayers, placement: Placement, problem: Problem, se
     kinds = problem.num_kinds
     costs, row = layers.costs, layers.index[0]
     per_kind = counts.sum(axis=2)
-    forward, weight_grad = layers.forward[0], layers.weight_grad[0]
     backward = costs.backward_s[row].sum(axis=-1)
     extra = costs.recompute_s[row] + costs.offload_s[row]
 
-    def at_ends(column: Column, total: Column) -> Column:
-        total = total.copy()
-        total[0] += column[kinds]
-        total[-1] += column[kinds + 1]
-        return total
-
-    forward_s = at_ends(forward, per_kind @ forward[:kinds])
-    weight_s = at_ends(weight_grad, per_kind @ weight_grad[:kinds])
-    backward_s = at_ends(backward, per_kind @ backward[:kinds])
+    forward_s = _with_ends(per_kind, layers.forward[0])
+    weight_s = _with_ends(per_kind, layers.weight_grad[0])
+    backward_s = _with_ends(per_kind, backward)
     recompute_s = np.einsum("skp,kp->s", counts, extra[:kinds])
+    homes = np.array(placement.stages.stage_to_rank)
+    crosses = homes[: len(counts)][1:] != homes[: len(counts)][:-1]
     if sends:
-        forward_s[:-1] += layers.busy_s[0]
-        backward_s[1:] += layers.busy_s[0]
+        forward_s[:-1] += layers.busy_s[0] * crosses
+        backward_s[1:] += layers.busy_s[0] * crosses
+    copies = placement.stages.copies
     return StageTimes(
-        forward_s=forward_s,
-        input_grad_s=np.maximum(backward_s - weight_s, 0.0),
-        weight_grad_s=weight_s,
-        recompute_s=recompute_s,
+        forward_s=np.tile(forward_s, copies),
+        input_grad_s=np.tile(np.maximum(backward_s - weight_s, 0.0), copies),
+        weight_grad_s=np.tile(weight_s, copies),
+        recompute_s=np.tile(recompute_s, copies),
         edge_s=float(layers.edge_s[0]) if sends else 0.0,
     )
+
+
+@dataclass(frozen=True)
+class KeptByStage:
+    """Bytes that one micro-batch keeps on each stage of one copy, [stages]: activations, what waits for the weight
+    gradient beside them, logits, activations on the host.
+    """
+
+    activations: Column
+    pending: Column
+    logits: Column
+    host: Column
+
+
+def kept_by_stage(layers: PricedLayers, placement: Placement, problem: Problem) -> KeptByStage:
+    counts = placement.stage_counts(problem.kinds, problem.num_kinds)
+    kinds, costs, row = problem.num_kinds, layers.costs, layers.index[0]
+    saved, host, pending = (getattr(costs, name)[row] for name in ("saved_bytes", "host_bytes", "pending_bytes"))
+    activations = np.einsum("skp,kp->s", counts, saved[:kinds])
+    activations[0] += saved[kinds, 0]
+    waiting = np.einsum("skp,kp->s", counts, pending[:kinds])
+    waiting[-1] += pending[kinds + 1, 0]
+    logits = np.zeros(len(counts))
+    logits[-1] = saved[kinds + 1, 0]
+    return KeptByStage(activations, waiting, logits, np.einsum("skp,kp->s", counts, host[:kinds]))
+
+
+def kept_bytes(layers: PricedLayers, placement: Placement, problem: Problem, schedule: Schedule) -> KeptBytes:
+    """What the schedule's own order keeps on every rank at its worst moment."""
+    kept, one = count_kept(schedule), kept_by_stage(layers, placement, problem)
+
+    def peak(what: str, weights: Column) -> Column:
+        return kept.peak(what, np.tile(weights, schedule.copies))[None]
+
+    return KeptBytes(
+        activations=peak("alive", one.activations),
+        pending=peak("waiting", one.pending),
+        logits=peak("unreached", one.logits),
+        host=peak("alive", one.host),
+    )
+
+
+def _with_ends(per_kind: Column, column: Column) -> Column:
+    """[stages] of one copy: layers times [K + 2], the embedding on the first stage and the head on the last."""
+    kinds = per_kind.shape[1]
+    total = np.asarray(per_kind @ column[:kinds])
+    total[0] += column[kinds]
+    total[-1] += column[kinds + 1]
+    return total

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.layouts import POLICIES, Assignment, Policy
+from costmodel.schedules import SCHEDULES, Stages, resembling, stages_of
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import Layout
 from costmodel.schema.plan import Plan
@@ -14,7 +15,9 @@ from costmodel.schema.plan import Plan
 
 @dataclass(frozen=True)
 class Placement:
-    """``layers_per_stage``: per virtual stage, in model order. ``policies``: per layer, index into POLICIES."""
+    """``layers_per_stage``: per virtual stage of one copy of the model, in model order. ``policies``: per layer, index
+    into POLICIES. ``schedule``: a name that the cost model has a form for.
+    """
 
     layout: Layout
     schedule: str
@@ -22,31 +25,39 @@ class Placement:
     policies: tuple[int, ...]
 
     @property
+    def stages(self) -> Stages:
+        """Where the stages live, those of all copies."""
+        return stages_of(self.schedule, self.layout.pp, self.layout.vpp)
+
+    @property
     def stage_of_layer(self) -> list[int]:
+        """The first copy's stage of every layer."""
         return [stage for stage, length in enumerate(self.layers_per_stage) for _ in range(length)]
 
     def stage_counts(self, kinds: list[int], num_kinds: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.float64]]:
-        """[stages, K, P] layers of each kind under each policy on each virtual stage."""
+        """[stages, K, P] layers of each kind under each policy on each virtual stage of one copy."""
         counts = np.zeros((len(self.layers_per_stage), num_kinds, len(POLICIES)))
         np.add.at(counts, (self.stage_of_layer, kinds, list(self.policies)), 1.0)
         return counts
 
     def assignment(self, kinds: list[int], num_kinds: int) -> Assignment:
-        """The placement as one row of an Assignment: a slot per pipeline rank; stage s lives on rank s mod pp."""
-        pp = self.layout.pp
-        stages = self.stage_counts(kinds, num_kinds)
-        ranks = np.arange(pp)
+        """The placement as one row of an Assignment: a slot per pipeline rank, the stages of all copies there."""
+        stages, pp = self.stages, self.layout.pp
+        counts = np.zeros((pp, num_kinds, len(POLICIES)))
+        np.add.at(
+            counts, list(stages.stage_to_rank), np.tile(self.stage_counts(kinds, num_kinds), (stages.copies, 1, 1))
+        )
         return Assignment(
-            counts=stages.reshape(-1, pp, *stages.shape[1:]).sum(axis=0)[None],
-            rank=ranks[None],
+            counts=counts[None],
+            rank=np.arange(pp)[None],
             multiplicity=np.ones((1, pp), np.int64),
-            embedding=(ranks == 0)[None],
-            head=(ranks == pp - 1)[None],
+            embedding=stages.embedding[None],
+            head=stages.head[None],
         )
 
     @classmethod
     def from_plan(cls, plan: Plan) -> Placement:
-        """Raises InvalidSpec for a policy that the cost model does not price."""
+        """Raises InvalidSpec for a policy, or a placement of stages, that the cost model does not price."""
         policies = []
         for layer in plan.layers:
             policy = Policy(layer.recompute, layer.offload)
@@ -57,4 +68,14 @@ class Placement:
                     f"one of {known}",
                 )
             policies.append(POLICIES.index(policy))
-        return cls(plan.layout, plan.pipeline.schedule, plan.pipeline.layers_per_stage, tuple(policies))
+        pipeline = plan.pipeline
+        lengths = pipeline.layers_per_stage[: pipeline.num_stages // pipeline.copies]
+        return cls(plan.layout, _form_of(plan), lengths, tuple(policies))
+
+
+def _form_of(plan: Plan) -> str:
+    """The plan's schedule, or for an order that has no name of its own one with stages in the same places."""
+    schedule, layout = plan.schedule(), plan.layout
+    if schedule.name in SCHEDULES:
+        return schedule.name
+    return resembling(schedule.stage_to_rank, layout.pp, layout.vpp, schedule.splits_backward)

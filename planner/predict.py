@@ -13,7 +13,7 @@ from planner.evaluate import evaluate
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.space import divisors, head_limits
+from planner.search.space import can_interleave, divisors, head_limits
 from planner.spread import with_spread
 
 
@@ -63,6 +63,11 @@ def check_layout(request: Request, layout: Layout, schedule: str, recompute: str
         )
     if schedule not in runtime.schedules:
         raise InvalidSpec(f"schedule {schedule!r}: the runtime {runtime.name} has {', '.join(runtime.schedules)}")
+    if not can_interleave(runtime, schedule, layout.pp, layout.num_microbatches):
+        raise InvalidSpec(
+            f"schedule {schedule!r}: {runtime.name} runs it with micro-batches in multiples of pp = {layout.pp},"
+            f" not with {layout.num_microbatches}"
+        )
     if recompute not in runtime.recompute:
         raise InvalidSpec(f"recompute {recompute!r}: the runtime {runtime.name} has {', '.join(runtime.recompute)}")
     if layout.zero_stage not in runtime.state.zero_stages:

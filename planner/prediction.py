@@ -12,7 +12,7 @@ from costmodel.gemm import peak_flops_per_s
 from costmodel.layers import LAYER_TERMS
 from costmodel.layouts import Column
 from costmodel.memory import PARTS
-from costmodel.pipeline import edge_bytes
+from costmodel.pipeline import count_sends, edge_bytes
 from costmodel.price import estimate_received_level_bytes
 from costmodel.schema.prediction import Interval, MemoryPrediction, Prediction, StageMemory
 from planner.evaluate import Evaluated, stage_times
@@ -54,7 +54,8 @@ def estimate_breakdown(evaluated: Evaluated) -> dict[str, float]:
     """
     priced, times = evaluated.priced, evaluated.times
     layers = priced.layers
-    m = evaluated.placement.layout.num_microbatches
+    # Of several copies a micro-batch crosses one.
+    m = evaluated.placement.layout.num_microbatches / evaluated.schedule.copies
     rank = _busiest_rank(evaluated)
     exposed, total = _layer_terms(evaluated, rank)
     terms = {name: (m * exposed[i], m * total[i]) for i, name in enumerate(LAYER_TERMS)}
@@ -76,7 +77,7 @@ def estimate_breakdown(evaluated: Evaluated) -> dict[str, float]:
     still = stage_times(layers, evaluated.placement, evaluated.problem, sends=False)
     instant = simulate(evaluated.schedule, still).makespan_s
     terms["bubble"] = (max(instant - busy, 0.0), max(instant - busy, 0.0))
-    crossings = 2.0 * m * evaluated.placement.layout.vpp * float(layers.send_s[0])
+    crossings = sum(_sends(evaluated, rank)) * float(layers.send_s[0])
     terms["pp"] = (alone - instant, max(crossings, alone - instant))
     extras, last = priced.extras, evaluated.slowest_rank
     terms["dp"] = (float(extras.dp_exposed_s[0, last]), float(extras.dp_total_s[0, last]))
@@ -140,6 +141,13 @@ def _memory(evaluated: Evaluated) -> MemoryPrediction:
     )
 
 
+def _sends(evaluated: Evaluated, rank: int) -> tuple[float, float]:
+    """Activations and gradients that the rank sends in a step."""
+    layouts, m = evaluated.priced.layers.layouts, evaluated.placement.layout.num_microbatches
+    activations, gradients = count_sends(layouts, np.array([[rank]]))
+    return m * float(activations[0, 0]), m * float(gradients[0, 0])
+
+
 def _network(evaluated: Evaluated) -> dict[str, float]:
     """Bytes that one device of the busiest rank sends per step, by level."""
     priced, layout = evaluated.priced, evaluated.placement.layout
@@ -150,12 +158,12 @@ def _network(evaluated: Evaluated) -> dict[str, float]:
     per_microbatch = np.einsum("kp,kpl->l", priced.assignment.counts[0, rank], sent[:kinds])
     per_microbatch = per_microbatch + priced.assignment.embedding[0, rank] * sent[kinds, 0]
     per_microbatch = per_microbatch + priced.assignment.head[0, rank] * sent[kinds + 1, 0]
-    total = layout.num_microbatches * per_microbatch + priced.extras.sent_bytes[0, rank]
+    microbatches = layout.num_microbatches / evaluated.schedule.copies
+    total = microbatches * per_microbatch + priced.extras.sent_bytes[0, rank]
     if layout.pp > 1:
-        ends = 1.0 if layout.vpp == 1 and rank in (0, layout.pp - 1) else 2.0
         share = network.traffic_share(2.0, layers.layouts.stride("pp").astype(np.float64))[0]
         message = estimate_sent_bytes("p2p", edge_bytes(evaluated.problem.setting, layers.layouts), 2)[0]
         crossed = share / max(float(share.sum()), 1e-30)
         received = estimate_received_level_bytes(layers)[0]
-        total = total + layout.num_microbatches * layout.vpp * ends * (message * crossed + received)
+        total = total + sum(_sends(evaluated, rank)) * (message * crossed + received)
     return {name: float(total[level]) for level, name in enumerate(network.names)}

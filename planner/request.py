@@ -20,13 +20,16 @@ from costmodel.schema.workload import Workload
 from planner.constraints import check_agreement, check_world, parse_fixed, parse_forbidden, schedule_name
 from planner.workload import build_workload
 
+SYNTHESIZED = "auto"
+"""What stands for an order of passes that is found rather than named."""
+
 
 @dataclass(frozen=True)
 class Request:
     """What to plan for, and within which limits.
 
     ``fixed``: degrees and choices that the layout must have. ``forbidden``: techniques it must not use.
-    ``schedules``: the only ones to consider, None = the runtime's.
+    ``schedules``: the only ones to consider, None = the runtime's. ``synthesize``: look for an order of passes too.
     ``fit_probability``: the least P(fits) of a feasible layout. ``gap``: stop when (best - bound) / best is below.
     ``assumptions``: one sentence for everything that was defaulted.
     """
@@ -41,6 +44,7 @@ class Request:
     fixed: Mapping[str, int | str] = field(default_factory=lambda: MappingProxyType({}))
     forbidden: frozenset[str] = frozenset()
     schedules: tuple[str, ...] | None = None
+    synthesize: bool = False
     fit_probability: float = 0.95
     gap: float = 0.01
     time_limit_s: float = 60.0
@@ -104,7 +108,8 @@ def build_request(
     runtime_spec = _load_runtime(runtime, compile, fit, assumptions)
     fixed, forbidden = parse_fixed(fix), parse_forbidden(forbid)
     check_world(fixed, machine.num_devices)
-    only = tuple(dict.fromkeys(schedule_name(part) for item in schedules for part in item.split(",") if part.strip()))
+    asked = [part.strip() for item in schedules for part in item.split(",") if part.strip()]
+    only = tuple(dict.fromkeys(schedule_name(part) for part in asked if part.lower() != SYNTHESIZED))
     check_agreement(fixed, forbidden, only)
     return Request(
         model=model_spec,
@@ -117,6 +122,7 @@ def build_request(
         fixed=MappingProxyType(fixed),
         forbidden=forbidden,
         schedules=only or None,
+        synthesize=any(part.lower() == SYNTHESIZED for part in asked),
         fit_probability=fit_probability,
         gap=gap,
         time_limit_s=time_limit_s,

@@ -3,8 +3,16 @@
 May import ``costmodel.schema`` and ``costmodel.layouts``.
 """
 
-from costmodel.collectives.estimate import estimate_collective_s
-from costmodel.collectives.network import Network
+from costmodel.collectives.estimate import estimate_collective_s, estimate_placed_s
+from costmodel.collectives.network import Network, Placement
 from costmodel.collectives.volumes import Collective, estimate_level_bytes, estimate_sent_bytes
 
-__all__ = ["Collective", "Network", "estimate_collective_s", "estimate_level_bytes", "estimate_sent_bytes"]
+__all__ = [
+    "Collective",
+    "Network",
+    "Placement",
+    "estimate_collective_s",
+    "estimate_level_bytes",
+    "estimate_placed_s",
+    "estimate_sent_bytes",
+]

@@ -38,8 +38,19 @@ def estimate_collective_s(
     choice is not the fastest.
     Source: Thakur et al. 2005 (ring, tree); NCCL's tuning model (NVIDIA/nccl, src/graph/tuning.cc), 2026-11.
     """
+    return estimate_placed_s(network.place(size, stride), kind, num_bytes, launch_s, copies, groups)
+
+
+def estimate_placed_s(
+    place: Placement,
+    kind: Collective,
+    num_bytes: ArrayLike,
+    launch_s: float = 0.0,
+    copies: float = 1.0,
+    groups: tuple[int, int] = (1, 1),
+) -> Column:
+    """``estimate_collective_s`` of groups whose place on the network is at hand."""
     num_bytes = np.asarray(num_bytes, np.float64)
-    place = network.place(size, stride)
     if kind == "p2p":
         time_s = _p2p_s(place, num_bytes)
     elif kind == "all_to_all":

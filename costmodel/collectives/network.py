@@ -73,8 +73,7 @@ class Network:
 
     def traffic_share(self, size: ArrayLike, stride: ArrayLike) -> Column:
         """[n, L]: of the bytes a member sends round a ring, the share that crosses each level."""
-        place = self.place(size, stride)
-        return np.asarray(place.ring_edges / np.maximum(place.size, 1.0)[..., None])
+        return self.place(size, stride).traffic_share
 
 
 @dataclass(frozen=True)
@@ -107,7 +106,7 @@ class Placement:
         """[n] whether every crossed level has them."""
         return np.asarray(np.all(~self.crossed | self.network.low_latency_protocols, axis=-1))
 
-    @property
+    @cached_property
     def ring_edges(self) -> Column:
         """[n, L] edges of a ring through all members that cross each level; they sum to its ``size``.
 
@@ -117,7 +116,12 @@ class Placement:
         leaving = np.where(size > self.below, size / self.below, 0.0)
         return np.asarray(leaving - np.where(size > self.inside, size / self.inside, 0.0))
 
-    @property
+    @cached_property
+    def traffic_share(self) -> Column:
+        """[n, L]: of the bytes a member sends round a ring, the share that crosses each level."""
+        return np.asarray(self.ring_edges / np.maximum(self.size, 1.0)[..., None])
+
+    @cached_property
     def ring_hops(self) -> Column:
         """[n, L] of the n-1 steps that carry a piece once round, those over each level."""
         size = self.size[..., None]

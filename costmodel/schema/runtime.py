@@ -199,6 +199,7 @@ class Runtime(Spec):
     ``scatters_pipeline_sends``: without sequence parallelism too, each tensor rank sends its share of an activation and
     the receivers gather (Narayanan et al. 2021, section 4.1).
     ``one_way_sends``: neighbouring stages send first one way, then the other; otherwise both ways at the same time.
+    ``interleaves_any_number``: interleaved 1F1B also of micro-batches that are no multiple of the pipeline ranks.
     ``product_rate``: rate of matrix products and attention against what the device keeps inside a step: libraries of
     another age are slower or faster.
     ``recompute_modules``: what selective recomputation runs again where ``selective_recomputes`` is ``modules``.
@@ -211,6 +212,7 @@ class Runtime(Spec):
     aliases: tuple[str, ...] = ()
     version: str
     schedules: tuple[str, ...]
+    interleaves_any_number: bool = False
     recompute: tuple[Literal["none", "selective", "full"], ...]
     selective_recomputes: Literal["core-attention", "all-but-matmul", "every-second-matmul", "all-but-qkv", "modules"]
     recompute_modules: tuple[Module, ...] = ()

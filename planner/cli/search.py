@@ -37,7 +37,9 @@ def search(
     ] = None,
     schedule: Annotated[
         list[str] | None,
-        typer.Option(metavar="NAME,…", help="The only schedules to consider.", rich_help_panel=options.LIMIT),
+        typer.Option(
+            metavar="NAME,…", help="The only schedules; auto: find an order too.", rich_help_panel=options.LIMIT
+        ),
     ] = None,
     fit_probability: options.FitProbability = 0.95,
     gap: Annotated[

@@ -8,6 +8,7 @@ from collections import Counter
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import AXES, EXPERT_AXES, Layout
 from costmodel.schema.plan import Plan
+from planner.placement import Placement
 
 _DEGREES = ("tp", "pp", "vpp", "cp_ring", "cp_ulysses", "ep", "etp", "dp_shard", "dp_replicate")
 
@@ -20,7 +21,8 @@ def recompute_counts(plan: Plan) -> Counter[str]:
 def layout_flags(plan: Plan) -> str:
     """``--tp 8 --pp 4 … --schedule 1f1b --recompute none``: every degree that is not its default.
 
-    Where layers differ in their recomputation, the policy of most of them: the file alone says it all.
+    Where layers differ in their recomputation, the policy of most of them; for an order that was found, the schedule
+    that places stages likewise: the file alone says it all.
     """
     layout = plan.layout
     flags = [f"--{name.replace('_', '-')} {getattr(layout, name)}" for name in _DEGREES if getattr(layout, name) > 1]
@@ -28,7 +30,7 @@ def layout_flags(plan: Plan) -> str:
         flags.append("--dp-shard 1")
     flags.append(f"--micro-batch-size {layout.micro_batch_size}")
     flags.append(f"--zero-stage {layout.zero_stage}")
-    flags.append(f"--schedule {plan.pipeline.schedule}")
+    flags.append(f"--schedule {Placement.from_plan(plan).schedule}")
     flags.append(f"--recompute {recompute_counts(plan).most_common(1)[0][0]}")
     if not layout.sequence_parallel:
         flags.append("--no-sequence-parallel")

@@ -9,6 +9,7 @@ from planner.report.console import ReportConsole, heading
 from planner.report.layers import print_layers
 from planner.report.line import layout_words, predict_command, recompute_counts
 from planner.report.memory import print_memory
+from planner.report.pipeline import print_pipeline
 from planner.report.proof import print_alternatives, print_certificate, print_sentences
 from planner.report.time import print_network, print_time
 from planner.report.units import count, digits, percent, seconds
@@ -24,6 +25,7 @@ def print_plan(plan: Plan, console: ReportConsole, explain: bool = False) -> Non
     print_network(plan, console)
     if explain:
         print_layers(plan, console)
+        print_pipeline(plan, console)
     print_alternatives(plan, console)
     print_certificate(plan, console, explain=explain)
     print_sentences("Assumed", plan.prediction.assumptions, console)

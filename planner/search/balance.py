@@ -21,14 +21,25 @@ def balance_stages(choices: Sequence[Sequence[StageChoice]]) -> list[StageChoice
 class Floors:
     """What the stage program cannot go below, option by option.
 
-    ``total_s``: the least sum of stage times. ``reach_s[s][cut]``: the least that comes before stage s when it starts
-    at that cut - whole passes, or forwards only where the backward is split.
+    ``total_s``: the least sum of stage times. ``trip_s[s]``: of forwards, and of input gradients after stage s.
+    ``reach_s[s][cut]``: the least that comes before stage s when it starts at that cut - whole passes, or forwards only
+    where the backward is split.
     """
 
     def __init__(self, problem: StageProblem) -> None:
         self.problem = problem
-        total = _path(problem.choices, _add, [_time_s] * len(problem.choices))
-        self.total_s = total[0] if total else float("inf")
+        self.total_s = _least_sum(problem.choices, [_time_s] * len(problem.choices))
+        # All forwards, and the input gradients of stages after s: the least sum, each stage's passes kept together.
+        self.trip_s = (
+            [
+                _least_sum(
+                    problem.choices, [_forward_s] * (s + 1) + [_without_weight_s] * (len(problem.choices) - s - 1)
+                )
+                for s in range(len(problem.choices))
+            ]
+            if problem.split_backward
+            else []
+        )
         key = _forward_s if problem.split_backward else _time_s
         self.reach_s = _reach(problem.choices, key)
 
@@ -39,8 +50,13 @@ class Floors:
         sends = s * d * (1 if problem.split_backward else 2)
         before = self.reach_s[s].get(choice.start, float("inf"))
         paths = [before + sends + m * (option.forward_s + option.backward_s)]
-        if problem.one_f_one_b and m >= p - s:
-            paths.append(self.total_s + (m - 1) * option.backward_s + (m - p + s) * option.forward_s + 2 * (p - 1) * d)
+        ahead = problem.ahead[s]
+        if m >= ahead:
+            own = m * option.backward_s + (m - ahead) * option.forward_s
+            if problem.split_backward:
+                paths.append(self.trip_s[s] + (2 * p - 2 - s) * d + own)
+            else:
+                paths.append(self.total_s + own - option.backward_s + 2 * (p - 1) * d)
         return max(paths) + option.extras_s
 
     def useful(self, limit_s: float) -> tuple[tuple[StageChoice, ...], ...]:
@@ -60,6 +76,15 @@ class Floors:
 def reached_s(problem: StageProblem, chosen: Sequence[StageChoice]) -> float:
     """What the stage program's objective is for choices already made."""
     return path_bound_s(problem, [choice.option for choice in chosen])
+
+
+def _least_sum(choices: Sequence[Sequence[StageChoice]], keys: Sequence[Key]) -> float:
+    path = _path(choices, _add, keys)
+    return path[0] if path else float("inf")
+
+
+def _without_weight_s(choice: StageChoice) -> float:
+    return choice.option.forward_s + choice.option.backward_s - choice.option.weight_grad_s
 
 
 def _time_s(choice: StageChoice) -> float:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from time import perf_counter
 
 import numpy as np
@@ -12,18 +11,23 @@ from numpy.typing import NDArray
 
 from costmodel.layouts import Column, Layouts, uniform_assignment
 from costmodel.memory import claim_budget_bytes
+from costmodel.pipeline import ONE_F_ONE_B
 from costmodel.price import PricedLayers, price, price_layers
 from planner.evaluate import Evaluated
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.bounds import estimate_memory_floor_bytes, estimate_time_floor_s
-from planner.search.place import Placed, place
+from planner.search.bounds import estimate_memory_floor_bytes, estimate_time_floor_s, extras_floor_s
+from planner.search.place import place
+from planner.search.placed import Placed
 from planner.search.policies import policy_sets
 from planner.search.space import enumerate_layouts
 from planner.search.tight import tighten
 
 SEEDS = 2
 """Rows placed before any bound is sharpened: the first incumbents."""
+
+DEGREES = 8
+"""Of the layouts that uniform policies make look best, how many are looked at under every schedule."""
 
 FAR = 4.0
 NO_ROOM = 1e30
@@ -91,11 +95,13 @@ def search(request: Request, problem: Problem, on_progress: Callable[[Progress],
     alive = np.flatnonzero(floor_bytes <= budget)
     outcome.pruned["memory"] = len(layouts) - len(alive)
     if len(alive):
-        bounds = estimate_time_floor_s(layers.take(alive), problem.kinds, problem.num_kinds, policies)
+        some = layers.take(alive)
+        after_s = extras_floor_s(some, problem.kinds, problem.num_kinds, policies)
+        bounds = estimate_time_floor_s(some, problem.kinds, problem.num_kinds, policies, after_s)
         order = np.argsort(bounds, kind="stable")
-        alive, bounds = alive[order], bounds[order]
+        alive, bounds, after_s = alive[order], bounds[order], after_s[order]
         outcome.uniform = _first_look(problem, layers, alive, policies, budget)
-        _best_first(request, problem, layers, alive, bounds, sets, budget, outcome, began, on_progress)
+        _best_first(request, problem, layers, alive, bounds, after_s, sets, budget, outcome, began, on_progress)
     outcome.wall_s = perf_counter() - began
     return outcome
 
@@ -103,12 +109,15 @@ def search(request: Request, problem: Problem, on_progress: Callable[[Progress],
 def _first_look(
     problem: Problem, layers: PricedLayers, alive: NDArray[np.intp], policies: tuple[int, ...], budget: float
 ) -> UniformPrices:
-    """Uniform prices of the most promising rows, going on until some row fits."""
-    for start in range(0, len(alive), FIRST_LOOK):
-        uniform = price_uniform(problem, layers, alive[start : start + FIRST_LOOK], policies, budget)
+    """Uniform prices of the most promising rows, going on until some row fits: of one schedule for each layout, as the
+    degrees decide what fits and the schedule hardly does."""
+    plain = alive[layers.layouts.schedule[alive] == ONE_F_ONE_B]
+    rows = plain if len(plain) else alive
+    for start in range(0, len(rows), FIRST_LOOK):
+        uniform = price_uniform(problem, layers, rows[start : start + FIRST_LOOK], policies, budget)
         if uniform.fits.any():
-            break
-    return uniform
+            return uniform
+    return price_uniform(problem, layers, alive[:FIRST_LOOK], policies, budget) if len(plain) else uniform
 
 
 def price_uniform(
@@ -116,17 +125,11 @@ def price_uniform(
 ) -> UniformPrices:
     """Closed-form price of rows, each under the uniform policy that is fastest among those that fit."""
     shape = (len(policies), len(rows))
-    time_s, claimed = np.full(shape, np.inf), np.full(shape, np.inf)
-    some = layers.take(rows)
-    keys = np.stack([some.layouts.pp, some.layouts.vpp], axis=1)
-    for pp, vpp in np.unique(keys, axis=0).tolist():
-        members = np.flatnonzero((keys == (pp, vpp)).all(axis=1))
-        group = some.take(members)
-        for i, policy in enumerate(policies):
-            assignment = uniform_assignment(problem.kinds, problem.num_kinds, pp, vpp, len(members), policy)
-            priced = price(group, assignment)
-            time_s[i, members] = priced.step_time_s
-            claimed[i, members] = np.where(priced.fits_host, priced.peak_claim_bytes, np.inf)
+    some = layers.take(np.tile(rows, len(policies)))
+    policy = np.repeat(np.array(policies), len(rows))
+    priced = price(some, uniform_assignment(problem.kinds, problem.num_kinds, some.layouts, policy))
+    time_s = priced.step_time_s.reshape(shape)
+    claimed = np.where(priced.fits_host, priced.peak_claim_bytes, np.inf).reshape(shape)
     fits = claimed <= budget
     ranked = np.where(fits, time_s, np.where(fits.any(axis=0), np.inf, np.minimum(claimed, NO_ROOM)))
     pick = ranked.argmin(axis=0)
@@ -140,6 +143,7 @@ def _best_first(
     layers: PricedLayers,
     alive: NDArray[np.intp],
     bounds: Column,
+    after_s: Column,
     sets: tuple[tuple[int, ...], ...],
     budget: float,
     outcome: Outcome,
@@ -151,26 +155,49 @@ def _best_first(
     run = Run(request, problem, layers, sets, budget, outcome, began, on_progress)
     for row in seed_rows(outcome.uniform):
         run.evaluate(row, 0.0)
-    policies = tuple(sorted({policy for one in sets for policy in one}))
+    for row in _other_schedules(run, alive):
+        run.evaluate(row, 0.0)
+    policies = run.policies
     # With no incumbent yet, far above what any row could take: memory alone then decides.
     reach_s = run.best_s if run.best_s < np.inf else FAR * float(np.max(outcome.uniform.step_time_s))
     near = np.flatnonzero(bounds < reach_s)
     bounds = bounds.copy()
-    bounds[near] = tighten(problem, layers.take(alive[near]), policies, budget, bounds[near], reach_s)
+    bounds[near] = tighten(problem, layers.take(alive[near]), policies, budget, bounds[near], after_s[near], reach_s)
     order = np.argsort(bounds, kind="stable")
     alive, bounds = alive[order], bounds[order]
     outcome.run = run
     outcome.near = alive[np.isfinite(bounds)].tolist()
-    ranked = zip(alive.tolist(), bounds.tolist(), strict=True)
-    left = deque((row, bound) for row, bound in ranked if row not in run.done)
-    while left and left[0][1] < run.best_s * (1.0 - request.gap) and not run.out_of_time():
-        run.evaluate(*left.popleft())
-    rest = [bound for _, bound in left]
-    beaten = sum(bound >= run.best_s * (1.0 - request.gap) for bound in rest)
+    left = ~np.isin(alive, list(run.done))
+    alive, bounds = alive[left], bounds[left]
+    reached = 0
+    while reached < len(alive) and bounds[reached] < run.best_s * (1.0 - request.gap) and not run.out_of_time():
+        run.evaluate(int(alive[reached]), float(bounds[reached]))
+        reached += 1
+    rest = bounds[reached:]
+    beaten = int((rest >= run.best_s * (1.0 - request.gap)).sum())
     outcome.pruned["bound"] = beaten
     outcome.pruned["not reached"] = len(rest) - beaten
     outcome.stopped = len(rest) > beaten
-    outcome.bound_s = min([run.best_s, *rest[:1], *run.proven])
+    outcome.bound_s = min([run.best_s, *rest[:1].tolist(), *run.proven])
+
+
+def _other_schedules(run: Run, alive: NDArray[np.intp]) -> list[int]:
+    """The most promising rows of other schedules, among those whose degrees do well under the first looked at: at most
+    one of each schedule."""
+    uniform, layouts = run.outcome.uniform, run.layers.layouts
+    assert uniform is not None
+    good = uniform.rows[uniform.fits][np.argsort(uniform.step_time_s[uniform.fits], kind="stable")][:DEGREES]
+    columns = [field.name for field in fields(Layouts) if field.name not in ("schedule", "vpp")]
+    keys = np.stack([getattr(layouts, name) for name in columns], axis=1)
+    alike = alive[(keys[alive][:, None, :] == keys[good][None, :, :]).all(axis=2).any(axis=1)]
+    rows = alike[~np.isin(alike, [*run.done, *uniform.rows])]
+    if not len(rows):
+        return []
+    promising = price_uniform(run.problem, run.layers, rows, run.policies, run.budget)
+    best: dict[str, int] = {}
+    for row in rows[promising.fits][np.argsort(promising.step_time_s[promising.fits], kind="stable")].tolist():
+        best.setdefault(layouts.schedule_name(row), row)
+    return list(best.values())[:SEEDS]
 
 
 def seed_rows(uniform: UniformPrices) -> list[int]:
@@ -188,6 +215,7 @@ class Run:
     ) -> None:  # fmt: skip
         self.request, self.problem, self.layers, self.sets, self.budget = request, problem, layers, sets, budget
         self.outcome, self.began, self.on_progress = outcome, began, on_progress
+        self.policies = tuple(sorted({policy for one in sets for policy in one}))
         self.best_s = float("inf")
         self.proven: list[float] = []
         self.done: set[int] = set()

@@ -11,9 +11,15 @@ from dataclasses import replace
 import numpy as np
 
 from costmodel.dataparallel import estimate_step_extras
-from costmodel.layouts import POLICIES, Assignment, Column
+from costmodel.layouts import POLICIES, Assignment, Column, IntColumn, Layouts
 from costmodel.memory import estimate_claim_bytes, estimate_communicator_bytes
-from costmodel.pipeline import INTERLEAVED, ZB_H1, estimate_in_flight
+from costmodel.pipeline import (
+    count_copies,
+    count_crossings,
+    estimate_in_flight,
+    estimate_least_in_flight,
+    splits_backward,
+)
 from costmodel.price import PricedLayers
 from costmodel.state import LocalParams, estimate_local_params, estimate_state_bytes
 
@@ -25,10 +31,17 @@ def mean_rank(layers: PricedLayers, kinds: list[int], num_kinds: int, policy: in
     """One slot that holds the mean over ranks of all layers, fractions included, and neither end."""
     n = len(layers.layouts)
     counts = np.zeros((n, 1, num_kinds, len(POLICIES)))
-    counts[:, 0, :, policy] = np.bincount(kinds, minlength=num_kinds) / layers.layouts.pp[:, None]
-    last = (layers.layouts.pp - 1)[:, None]
+    share = count_copies(layers.layouts) / layers.layouts.pp
+    counts[:, 0, :, policy] = np.bincount(kinds, minlength=num_kinds) * share[:, None]
     neither = np.zeros((n, 1), bool)
-    return Assignment(counts, last, layers.layouts.pp[:, None], neither, neither)
+    return Assignment(counts, _least_rank(layers.layouts), layers.layouts.pp[:, None], neither, neither)
+
+
+def _least_rank(layouts: Layouts) -> IntColumn:
+    """[n, 1] the rank that keeps least: forms fall or rise with the rank, or towards the middle."""
+    ranks = np.stack([np.zeros_like(layouts.pp), layouts.pp // 2, layouts.pp - 1], axis=1)
+    least = estimate_in_flight(layouts, ranks).argmin(axis=1)
+    return np.take_along_axis(ranks, least[:, None], axis=1)
 
 
 def estimate_memory_floor_bytes(
@@ -36,18 +49,35 @@ def estimate_memory_floor_bytes(
 ) -> Column:
     """[n] bytes that the worst rank claims at least, under any placement.
 
-    The mean rank's state, and its activations as the last rank keeps them, each layer under the policy that keeps
+    The mean rank's state, and its activations as the rank that keeps least does, each layer under the policy that keeps
     least. Leaves out: both ends, what only lives while a layer runs, and what a split backward keeps besides.
     """
+    kept = layers.costs.saved_bytes[:, :num_kinds][:, :, list(policies)].min(axis=2)
+    number = np.bincount(kinds, minlength=num_kinds)
+    activations = least_in_flight(layers.layouts) * (kept @ number)[layers.index] / layers.layouts.pp
+    return np.asarray(mean_state_bytes(layers, kinds, num_kinds, policies) + activations)
+
+
+def mean_state_bytes(layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...]) -> Column:
+    """[n] bytes that the mean rank claims before any activation, the two ends and what only lives for a while left
+    out."""
     layouts = layers.layouts
     assignment = mean_rank(layers, kinds, num_kinds, policies[0])
     state = estimate_state_bytes(layers.setting, layouts, _mean_params(layers, assignment))
-    kept = layers.costs.saved_bytes[:, :num_kinds][:, :, list(policies)].min(axis=2)
-    number = np.bincount(kinds, minlength=num_kinds)
-    activations = estimate_in_flight(layouts, assignment.rank)[:, 0] * (kept @ number)[layers.index] / layouts.pp
     static = (state.params + state.grads + state.optimizer)[:, 0] + layers.setting.runtime.memory.workspace_bytes
     static = static + estimate_communicator_bytes(layers.setting, layouts)
-    return estimate_claim_bytes(layers.setting, static, state.gathered[:, 0] + activations)
+    return estimate_claim_bytes(layers.setting, static, state.gathered[:, 0])
+
+
+def most_in_flight(layouts: Layouts) -> Column:
+    """[n] micro-batches of all of a rank's layers of one copy that any rank keeps at most."""
+    ranks = np.stack([np.zeros_like(layouts.pp), layouts.pp // 2, layouts.pp - 1], axis=1)
+    return np.asarray(estimate_in_flight(layouts, ranks).max(axis=1))
+
+
+def least_in_flight(layouts: Layouts) -> Column:
+    """[n] micro-batches of all of a rank's layers of one copy that any rank keeps at least."""
+    return estimate_least_in_flight(layouts, _least_rank(layouts))[:, 0]
 
 
 def _mean_params(layers: PricedLayers, assignment: Assignment) -> LocalParams:
@@ -56,13 +86,18 @@ def _mean_params(layers: PricedLayers, assignment: Assignment) -> LocalParams:
     return replace(params, largest=np.zeros_like(params.largest))
 
 
-def estimate_time_floor_s(layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...]) -> Column:
-    """[n] seconds that no placement of the layout beats.
+def estimate_time_floor_s(
+    layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...], after_s: Column | None = None
+) -> Column:
+    """[n] seconds that no placement of the layout beats; ``after_s``: ``extras_floor_s`` where it is at hand.
 
     Let W be one micro-batch through all layers under their cheapest policies, w_r its part on rank r. A rank starts
     when the first micro-batch reaches it and its last gradient still has all earlier ranks to cross:
     T >= sum_{s<r} w_s + m·w_r for every r, so T >= W / (1 - (1 - 1/m)^p); with a split backward only forwards
-    (share f) come before: T >= f·W / (1 - (1 - f/m)^p); interleaved: T >= m·W/p and its even chunks' fill.
+    (share f) come before: T >= f·W / (1 - (1 - f/m)^p). Where a rank holds several stages T >= m·W/p and what reaching
+    the mean rank takes, over chunks of the least size; with two copies a rank is reached from the nearer end.
+    A rank's first gradient comes back after all forwards of a micro-batch and the gradients of later stages, when it
+    has done no more forwards than it may keep alive: T >= F + I after it + m·w_r - alive·F_r, of the mean rank again.
     Then what data parallelism cannot hide and the update, of the mean rank, and the slowest device's jitter.
     """
     layouts = layers.layouts
@@ -72,27 +107,41 @@ def estimate_time_floor_s(layers: PricedLayers, kinds: list[int], num_kinds: int
     weights = np.concatenate([number, [1.0, 1.0]])
     backward[:, num_kinds:] = layers.backward[:, num_kinds:, 0]
     forward_s, backward_s = layers.forward @ weights, backward @ weights
-    # Every boundary is crossed by an activation and by its gradient.
-    work = forward_s + backward_s + 2.0 * (p * v - 1.0) * layers.busy_s
+    # Every boundary between ranks is crossed by an activation and by its gradient.
+    work = forward_s + backward_s + 2.0 * count_crossings(layouts) * layers.busy_s
     both = layers.forward + backward
     # An end that does not exist takes no time and has no share.
     forward_share = np.where(both > 0, layers.forward / np.maximum(both, 1e-30), 1.0).min(axis=1)
     # Of what a rank before the last waits for its sends, at least half is in its forward.
     forward_share = np.where(layers.busy_s > 0, np.minimum(forward_share, 0.5), forward_share)
-    share = np.where(layouts.schedule == ZB_H1, forward_share, 1.0)
+    share = np.where(splits_backward(layouts), forward_share, 1.0)
     filled = share * work / -np.expm1(p * np.log1p(-np.minimum(share / m, 1.0 - 1e-12)))
-    smallest = np.floor(len(kinds) / (p * v))
-    chunk = (layers.forward + backward)[:, :num_kinds].min(axis=1) * smallest
-    interleaved = m * work / p
-    pipeline = np.where(
-        layouts.schedule == INTERLEAVED,
-        np.maximum(interleaved, (p - 1.0) * chunk + m * chunk * v),
-        np.maximum(filled, m * work / p),
-    )
+    # Stages that share a rank with an end give it no more layers than the ends weigh.
+    given_away = ends_in_layers(layers, num_kinds).sum(axis=1) * layers.setting.runtime.uneven_stages
+    smallest = np.maximum(np.floor(len(kinds) / (p * v)) - given_away, 0.0)
+    per_layer = (layers.forward + backward)[:, :num_kinds].min(axis=1)
+    per_layer = np.where(splits_backward(layouts), layers.forward[:, :num_kinds].min(axis=1), per_layer)
+    copies = count_copies(layouts)
+    before = np.where(copies > 1.0, 0.5 * p - 1.0, p - 1.0) / 2.0
+    given = m * work / p + before * smallest * per_layer
+    pipeline = np.where((v > 1.0) | (copies > 1.0), given, np.maximum(filled, m * work / p))
+    lightest = (backward - layers.weight_grad * splits_backward(layouts)[:, None])[:, :num_kinds]
+    ahead = np.minimum(most_in_flight(layouts) * copies, m)
+    trip = forward_s + before * np.maximum(smallest * lightest.min(axis=1), 0.0)
+    round_trip = trip + count_crossings(layouts) * layers.edge_s + m * work / p - ahead * forward_s / p
+    pipeline = np.maximum(pipeline, np.where(p > 1.0, round_trip, 0.0))
     if layers.setting.shared_cores is not None:
         pipeline = np.maximum(pipeline, m * work * layouts.world_size / p / layers.setting.shared_cores)
-    after = extras_floor_s(layers, kinds, num_kinds, policies) * layers.contention
-    return np.asarray((pipeline + after) * (1.0 + layers.jitter))
+    after = extras_floor_s(layers, kinds, num_kinds, policies) if after_s is None else after_s
+    return np.asarray((pipeline + after * layers.contention) * (1.0 + layers.jitter))
+
+
+def ends_in_layers(layers: PricedLayers, num_kinds: int) -> IntColumn:
+    """[n, 2] what embedding and head weigh, in lightest layers, rounded."""
+    work = layers.forward + layers.backward[:, :, 0]
+    lightest = np.maximum(work[:, :num_kinds].min(axis=1), 1e-30)
+    weight = np.minimum(work[:, num_kinds:] / lightest[:, None], MAX_SHIFT)
+    return np.asarray(np.rint(weight).astype(np.int64))
 
 
 def extras_floor_s(layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...]) -> Column:
@@ -101,7 +150,10 @@ def extras_floor_s(layers: PricedLayers, kinds: list[int], num_kinds: int, polic
     """
     assignment = mean_rank(layers, kinds, num_kinds, 0)
     params = estimate_local_params(layers.setting, layers.layouts, assignment)
-    most = np.minimum(len(kinds) / layers.layouts.pp + (layers.layouts.pp > 1) * (MAX_SHIFT + 1.0), len(kinds))[:, None]
+    most = np.minimum(
+        len(kinds) * count_copies(layers.layouts) / layers.layouts.pp + (layers.layouts.pp > 1) * (MAX_SHIFT + 1.0),
+        len(kinds),
+    )[:, None]
     backward = layers.backward[:, :, list(policies)].max(axis=2)
     forward_s = (most[:, 0] * layers.forward[:, :num_kinds].max(axis=1) + layers.forward[:, num_kinds:].sum(axis=1))[
         :, None

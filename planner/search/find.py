@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from costmodel.memory import claim_budget_bytes
 from costmodel.schema.errors import SolverTimeout
 from costmodel.schema.plan import Certificate, Plan, Relaxation
 from planner.assemble import build_plan
@@ -11,8 +12,10 @@ from planner.evaluate import evaluate
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.best_first import Outcome, Progress, search
+from planner.search.found_order import find_order
 from planner.search.infeasible import explain_infeasible
 from planner.search.reasons import list_alternatives, list_notes
+from planner.search.schedule_choice import say_schedule
 from planner.spread import with_spread
 
 RELAXATIONS = (
@@ -36,7 +39,9 @@ RELAXATIONS = (
     Relaxation(name="stages", effect="layers of a layout not evaluated are split over stages in fractions"),
     Relaxation(
         name="chunks",
-        effect="interleaved chunks stay even, and each rank's fastest mix of policies is dealt to them in model order",
+        effect="where a rank holds several stages they are even, or relieve the ranks that hold the model's ends, and"
+        " each rank's fastest mix of policies is dealt to them in model order; a layout that does not fit where all"
+        " stages of a rank are kept as long as their mean is left out",
     ),
     Relaxation(
         name="paths", effect="the stage program bounds the simulated time by some of the schedule's paths, not all"
@@ -61,15 +66,22 @@ def find_plan(request: Request, on_progress: Callable[[Progress], None] | None =
                 "raise --time-limit, or narrow the space with --fix",
             )
         raise explain_infeasible(request, problem, outcome)
+    named, order, said = best, None, []
+    if request.synthesize:
+        found = find_order(request, problem, outcome, claim_budget_bytes(problem.setting, request.fit_probability))
+        if found is not None:
+            best, order = found.evaluated, found.evaluated.schedule
+            said.append(found.say())
     # Priced anew as a single row, so that the plan re-prices to the last bit.
     problem = with_spread(problem, best.placement, request.fit, request.calibration)
-    best = evaluate(problem, best.placement)
+    best = evaluate(problem, best.placement, order)
+    why = say_schedule(outcome, named)
     return build_plan(
         best,
         _certificate(outcome, best.step_time_s, request),
         request.assumptions,
         list_alternatives(request, problem, outcome, best),
-        list_notes(request, problem, best),
+        (*said, *([] if why is None else [why]), *list_notes(request, problem, best)),
     )
 
 

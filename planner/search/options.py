@@ -16,9 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.layouts import POLICIES, Assignment, Column
-from costmodel.memory import PARTS, host_budget_bytes
-from costmodel.pipeline import estimate_in_flight, estimate_pending
+from costmodel.memory import PARTS, KeptMicrobatches, estimate_kept_bytes, host_budget_bytes
+from costmodel.pipeline import count_copies
 from costmodel.price import Priced, PricedLayers, price
+from costmodel.schedules import stages_of
+from planner.kept import count_kept_microbatches
+from planner.order import build_order
 
 MAX_COMPOSITIONS = 20_000
 """Mixes of one kind's layers tried in full, at most (three policies of 140 layers); beyond it, of two policies."""
@@ -53,29 +56,38 @@ class _Front(NamedTuple):
 
 
 def stage_options(
-    layers: PricedLayers, slots: Sequence[Slot], policies: tuple[int, ...], budget_bytes: float
+    layers: PricedLayers,
+    slots: Sequence[Slot],
+    policies: tuple[int, ...],
+    budget_bytes: float,
+    needs_all: bool = False,
+    lengths: tuple[int, ...] = (),
 ) -> dict[Slot, Option]:
     """The fastest mix of every slot whose claimed bytes stay inside the budget; slots that never fit are absent.
+    ``needs_all``: nothing at all where one of them never fits. ``lengths``: layers of a copy's stages, if not equal.
 
     ``layers`` has one row. Memory is priced once a slot, with nothing recomputed; the chosen mixes are priced in full.
     """
     plain = np.zeros((len(slots), len(slots[0].counts), len(POLICIES)))
     plain[:, :, 0] = [slot.counts for slot in slots]
-    memory = _price(layers, slots, plain).memory
+    kept = count_kept_microbatches(build_order(layers), lengths)
+    memory = _price(layers, slots, plain, kept).memory
     logits = memory.parts[0, :, PARTS.index("logits")]
     always = memory.claim[0] - memory.apart[0] - logits - memory.parts[0, :, PARTS.index("working")]
-    chooser = _Chooser(layers, policies)
+    chooser = _Chooser(layers, policies, kept)
     chosen = {}
     for slot, always_bytes, logit_bytes in zip(slots, always.tolist(), logits.tolist(), strict=True):
         mix = chooser.fastest(slot, budget_bytes - always_bytes, logit_bytes)
         if mix is not None:
             chosen[slot] = mix
+        elif needs_all:
+            return {}
     chosen = _within_host(
-        layers, policies, chosen, budget_bytes, dict(zip(slots, zip(always, logits, strict=True), strict=True))
+        layers, policies, chosen, budget_bytes, dict(zip(slots, zip(always, logits, strict=True), strict=True)), kept
     )
     if not chosen:
         return {}
-    priced = _price(layers, list(chosen), np.stack(list(chosen.values())))
+    priced = _price(layers, list(chosen), np.stack(list(chosen.values())), kept)
     work = priced.work
     return {
         slot: Option(
@@ -95,38 +107,44 @@ def _within_host(
     chosen: dict[Slot, Column],
     budget_bytes: float,
     room: dict[Slot, tuple[float, float]],
+    kept: KeptMicrobatches,
 ) -> dict[Slot, Column]:
     """Where the host has no room for what the fastest mix offloads, the fastest that offloads nothing, if one fits."""
     if not chosen:
         return chosen
     limit = host_budget_bytes(layers.setting)
-    host = _price(layers, list(chosen), np.stack(list(chosen.values()))).memory.host[0]
+    host = _price(layers, list(chosen), np.stack(list(chosen.values())), kept).memory.host[0]
     if (host <= limit).all():
         return chosen
     own = tuple(policy for policy in policies if not POLICIES[policy].offload)
-    chooser = _Chooser(layers, own) if own else None
-    kept: dict[Slot, Column] = {}
+    chooser = _Chooser(layers, own, kept) if own else None
+    within: dict[Slot, Column] = {}
     for (slot, mix), held in zip(chosen.items(), host.tolist(), strict=True):
         if held <= limit:
-            kept[slot] = mix
+            within[slot] = mix
         elif chooser is not None:
             always_bytes, logit_bytes = room[slot]
             other = chooser.fastest(slot, budget_bytes - float(always_bytes), float(logit_bytes))
-            if other is not None and _price(layers, [slot], other[None]).memory.host[0, 0] <= limit:
-                kept[slot] = other
-    return kept
+            if other is not None and _price(layers, [slot], other[None], kept).memory.host[0, 0] <= limit:
+                within[slot] = other
+    return within
 
 
-def _price(layers: PricedLayers, slots: Sequence[Slot], counts: Column) -> Priced:
-    ranks = np.array([[slot.rank for slot in slots]])
-    last = int(layers.layouts.pp[0]) - 1
-    return price(layers, Assignment(counts[None], ranks, np.ones_like(ranks), ranks == 0, ranks == last))
+def _price(layers: PricedLayers, slots: Sequence[Slot], counts: Column, found: KeptMicrobatches) -> Priced:
+    """Each slot's layers, kept as long as the row's own order keeps them."""
+    rank = np.array([[slot.rank for slot in slots]])
+    layouts = layers.layouts
+    stages = stages_of(layouts.schedule_name(0), int(layouts.pp[0]), int(layouts.vpp[0]))
+    assignment = Assignment(counts[None], rank, np.ones_like(rank), stages.embedding[rank], stages.head[rank])
+    kept = KeptMicrobatches(found.in_flight[:, rank[0]], found.waiting[:, rank[0]], found.unreached[:, rank[0]])
+    of_bytes = estimate_kept_bytes(layers.setting, layouts, assignment, layers.costs, layers.index, kept)
+    return price(layers, assignment, of_bytes)
 
 
 class _Chooser:
     """One row's fronts, each built once: by kind, count, level of working memory, and share that waits for W."""
 
-    def __init__(self, layers: PricedLayers, policies: tuple[int, ...]) -> None:
+    def __init__(self, layers: PricedLayers, policies: tuple[int, ...], kept: KeptMicrobatches) -> None:
         costs, row = layers.costs, layers.index[0]
         self.policies = policies
         self.held_apart = layers.setting.runtime.memory.held_apart
@@ -136,9 +154,10 @@ class _Chooser:
         self.working_bytes = costs.working_bytes[row, :-2]
         self.levels = self.working_bytes[:, list(policies)].tolist()
         self.fronts: dict[tuple[int, int, float, float], _Front | None] = {}
-        ranks = np.arange(int(layers.layouts.pp[0]))[None]
-        self.in_flight = estimate_in_flight(layers.layouts, ranks)[0].tolist()
-        self.waiting = estimate_pending(layers.layouts, ranks)[0].tolist()
+        self.useful: dict[tuple[int, float, float], tuple[int, ...]] = {}
+        copies = float(count_copies(layers.layouts)[0])
+        self.in_flight = (kept.in_flight[0] / copies).tolist()
+        self.waiting = (kept.waiting[0] / copies).tolist()
 
     def fastest(self, slot: Slot, left_bytes: float, logit_bytes: float) -> Column | None:
         """The fastest mix [K, P] that takes no more than ``left_bytes`` above policy 0 for all; None if none does."""
@@ -147,6 +166,9 @@ class _Chooser:
         used = [kind for kind, count in enumerate(slot.counts) if count]
         unit = self.saved_bytes + waiting * self.pending_bytes
         left = left_bytes / in_flight + float(unit[:, 0] @ np.array(slot.counts))
+        least_kept = sum(slot.counts[kind] * float(unit[kind, list(self.policies)].min()) for kind in used)
+        if least_kept > left:
+            return None
         least_s = sum(self.least_s[kind] * slot.counts[kind] for kind in used)
         best, best_s = None, np.inf
         for level in sorted({level for kind in used for level in self.levels[kind]}):
@@ -164,10 +186,18 @@ class _Chooser:
         """Of ``count`` layers of one kind, under policies that need no more than ``level`` while they run."""
         key = (kind, count, level, waiting)
         if key not in self.fronts:
-            within = tuple(policy for policy in self.policies if self.working_bytes[kind, policy] <= level)
             cost = np.stack([self.time_s[kind], unit[kind]], axis=-1)
-            self.fronts[key] = _front_of(kind, count, _undominated(within, cost), cost, len(unit)) if within else None
+            useful = self._useful(kind, level, waiting, cost)
+            self.fronts[key] = _front_of(kind, count, useful, cost, len(unit)) if useful else None
         return self.fronts[key]
+
+    def _useful(self, kind: int, level: float, waiting: float, cost: Column) -> tuple[int, ...]:
+        """Policies that need no more than ``level`` and that no other beats in both time and bytes."""
+        key = (kind, level, waiting)
+        if key not in self.useful:
+            within = tuple(policy for policy in self.policies if self.working_bytes[kind, policy] <= level)
+            self.useful[key] = _undominated(within, cost)
+        return self.useful[key]
 
 
 def _front_of(kind: int, count: int, policies: tuple[int, ...], cost: Column, num_kinds: int) -> _Front:

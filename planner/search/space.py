@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from costmodel.layouts import SCHEDULE_CODES, IntColumn, Layouts
 from costmodel.pipeline import schedule_is_legal
 from costmodel.schema.model import AttentionBlock, LinearAttentionBlock, Mamba2Block, MLABlock, MoEBlock
+from costmodel.schema.runtime import Runtime
 from planner.request import Request
 
 MAX_MICRO_BATCH_SIZE = 64
@@ -22,7 +23,11 @@ MIN_TOKENS_PER_CP_RANK = 2048
 MOST_PASSES = 2_000_000
 """Passes of one step's schedule, at most: more would neither be written to a plan nor simulated in reasonable time."""
 
-VPP_CHOICES = (1, 2, 3, 4, 5, 6, 8, 10, 12, 16)
+VPP_CHOICES = {"interleaved-1f1b": (2, 3, 4, 5, 6, 8, 10, 12, 16), "bitpipe": (2,), "zeropp": (1, 2)}
+"""Stages a rank that are tried, by schedule."""
+
+FEW_STAGES = (1, 2, 4, 8)
+"""What is tried of every other schedule, as far as it allows."""
 
 Table = dict[str, IntColumn]
 
@@ -175,18 +180,36 @@ def _cross_schedules(request: Request, table: Table) -> Table:
         table, "schedule", [SCHEDULE_CODES.index(name) for name in names], lambda t: np.ones(len(t["tp"]), bool)
     )
     layers = request.model.num_layers
-    vpps = list(VPP_CHOICES)
-    if (fixed := request.fixed.get("vpp")) is not None and int(fixed) not in vpps:
-        vpps.append(int(fixed))
+    tried = {SCHEDULE_CODES.index(name): VPP_CHOICES.get(name, FEW_STAGES) for name in names}
+    fixed = request.fixed.get("vpp")
+    vpps = sorted(
+        {vpp for choices in tried.values() for vpp in choices} | ({int(fixed)} if fixed is not None else set())
+    )
+
+    def is_tried(t: Table) -> NDArray[np.bool_]:
+        """Whatever was fixed, and else what is tried of the row's schedule."""
+        if fixed is not None:
+            return np.ones(len(t["tp"]), bool)
+        of_own = [(t["schedule"] == code) & np.isin(t["vpp"], vpps) for code, vpps in tried.items()]
+        return np.asarray(np.any(of_own, axis=0))
 
     def legal(t: Table) -> NDArray[np.bool_]:
         columns: dict[str, Any] = {field.name: t.get(field.name, t["tp"]) for field in fields(Layouts)}
         # With one stage every schedule is gradient accumulation; only 1f1b stands for it.
         lone = (t["pp"] > 1) | (t["schedule"] == SCHEDULE_CODES.index("1f1b"))
         short = 2 * t["pp"] * t["vpp"] * t["num_microbatches"] <= MOST_PASSES
-        return np.asarray(schedule_is_legal(Layouts(**columns)) & (t["pp"] * t["vpp"] <= layers) & lone & short)
+        rounds = can_interleave(request.runtime, t["schedule"], t["pp"], t["num_microbatches"])
+        return np.asarray(
+            is_tried(t) & rounds & schedule_is_legal(Layouts(**columns)) & (t["pp"] * t["vpp"] <= layers) & lone & short
+        )
 
     return _cross(table, "vpp", _allowed(request, "vpp", vpps), legal)
+
+
+def can_interleave(runtime: Runtime, schedule: Any, pp: Any, num_microbatches: Any) -> Any:
+    """Whether the runtime's interleaved 1F1B takes so many micro-batches; ``schedule``: a name, or codes."""
+    interleaved = "interleaved-1f1b" if isinstance(schedule, str) else SCHEDULE_CODES.index("interleaved-1f1b")
+    return runtime.interleaves_any_number | (schedule != interleaved) | (num_microbatches % pp == 0)
 
 
 def _zero_stages(request: Request) -> list[int]:

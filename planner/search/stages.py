@@ -6,7 +6,7 @@ Sets
 
 Variables
     x_sc in {0, 1}      stage s takes option c
-    F_s, B_s, E_s >= 0  its forward, backward, and time outside the passes
+    F_s, B_s, W_s, E_s >= 0  its forward, backward, the weight gradient in it, and time outside the passes
     U_s >= 0            forwards and backwards of the stages before s:  U_s = sum_{r<s} (F_r + B_r)
     T, E >= 0           makespan; time after it
 
@@ -15,10 +15,12 @@ Objective   (0)  min T + E
 Constraints
     (1) one option a stage          sum_c x_sc = 1                                        add_choice
     (2) ranges join                 sum_{c: b_c = i} x_sc = sum_{c: a_c = i} x_{s+1,c}    add_contiguity
-    (3) what a stage takes          F_s = sum_c F_c x_sc, likewise B_s, E_s               add_times
+    (3) what a stage takes          F_s = sum_c F_c x_sc, likewise B_s, W_s, E_s          add_times
     (4) reaching and draining       T >= U_s + 2 s d + m (F_s + B_s)                      add_fill_paths
-    (5) round trips (1f1b)          T >= U_s + F_s + rest_s + B_s + (m-1) B_s + (m-p+s) F_s + 2 (p-1) d
-        with rest_s = U_p - U_{s+1}, d the delay of an edge, where m >= p - s             add_round_trip_paths
+    (5) round trips                 T >= U_s + rest_s + F_s + m B_s + (m - a_s) F_s + 2 (p-1) d
+        with rest_s = U_p - U_{s+1}, d the delay of an edge, a_s the forwards before the stage's first backward,
+        where m >= a_s; split: sum_r F_r + sum_{r>s} (B_r - W_r) for U_s + rest_s + F_s, and (2p - 2 - s) d
+                                                                                          add_round_trip_paths
     (6) loops (1f1b)                T >= U_s + 2 s d + floor(m / k) (rest_{s-1} + 2 (k-1) d),  k = p - s
                                                                                           add_loop_paths
     (7) shared cores                T >= (m · replicas / cores) U_p                       add_shared_cores
@@ -52,7 +54,8 @@ class StageChoice:
 
 @dataclass(frozen=True)
 class StageProblem:
-    """``choices[s]``: the options of stage s. ``one_f_one_b``: whether (5) and (6) hold for the schedule.
+    """``choices[s]``: the options of stage s. ``ahead[s]``: its forwards before its first backward. ``one_f_one_b``:
+    whether (6) holds for the schedule.
 
     ``split_backward``: only forwards come before a rank's first pass and only input gradients after its last (zb-h1).
     ``replicas_per_core``: pipelines per core that share a host; 0 where each rank has a device.
@@ -61,6 +64,7 @@ class StageProblem:
     choices: tuple[tuple[StageChoice, ...], ...]
     num_microbatches: int
     edge_s: float
+    ahead: tuple[int, ...]
     one_f_one_b: bool
     split_backward: bool
     replicas_per_core: float
@@ -111,6 +115,7 @@ class _Variables:
         ]
         self.forward = [pulp.LpVariable(f"F_{s}", lowBound=0) for s in range(p)]
         self.backward = [pulp.LpVariable(f"B_{s}", lowBound=0) for s in range(p)]
+        self.weight = [pulp.LpVariable(f"W_{s}", lowBound=0) for s in range(p)]
         self.extra = [pulp.LpVariable(f"E_{s}", lowBound=0) for s in range(p)]
         self.before = [pulp.LpVariable(f"U_{s}", lowBound=0) for s in range(p + 1)]
         self.makespan = pulp.LpVariable("T", lowBound=0)
@@ -140,7 +145,12 @@ def add_times(problem: StageProblem, v: _Variables) -> list[Any]:
     """(3), and the running sums U"""
     rows = [v.before[0] == 0]
     for s, choices in enumerate(problem.choices):
-        for variable, name in ((v.forward[s], "forward_s"), (v.backward[s], "backward_s"), (v.extra[s], "extras_s")):
+        for variable, name in (
+            (v.forward[s], "forward_s"),
+            (v.backward[s], "backward_s"),
+            (v.weight[s], "weight_grad_s"),
+            (v.extra[s], "extras_s"),
+        ):
             rows.append(
                 pulp.lpSum(getattr(choice.option, name) * x for x, choice in zip(v.takes[s], choices, strict=True))
                 == variable
@@ -165,12 +175,17 @@ def add_fill_paths(problem: StageProblem, v: _Variables) -> list[Any]:
 def add_round_trip_paths(problem: StageProblem, v: _Variables) -> list[Any]:
     """(5)"""
     p, m, d = len(problem.choices), problem.num_microbatches, problem.edge_s
-    if not problem.one_f_one_b:
-        return []
-    return [
-        v.makespan >= v.before[p] + (m - 1) * v.backward[s] + (m - p + s) * v.forward[s] + 2 * (p - 1) * d
-        for s in range(p) if m >= p - s
-    ]  # fmt: skip
+    rows = []
+    for s, ahead in enumerate(problem.ahead):
+        if m < ahead:
+            continue
+        if problem.split_backward:
+            trip = pulp.lpSum(v.forward) + pulp.lpSum(v.backward[s + 1 :]) - pulp.lpSum(v.weight[s + 1 :])
+            rows.append(v.makespan >= trip + (2 * p - 2 - s) * d + m * v.backward[s] + (m - ahead) * v.forward[s])
+        else:
+            trip = v.before[p] - v.backward[s] + 2 * (p - 1) * d
+            rows.append(v.makespan >= trip + m * v.backward[s] + (m - ahead) * v.forward[s])
+    return rows
 
 
 def add_loop_paths(problem: StageProblem, v: _Variables) -> list[Any]:
@@ -204,14 +219,19 @@ def path_bound_s(problem: StageProblem, options: Sequence[Option]) -> float:
     before = [sum(work[:s]) for s in range(p + 1)]
     paths = []
     for s, option in enumerate(options):
+        ahead = problem.ahead[s]
         if problem.split_backward:
             paths.append(sum(one.forward_s for one in options[:s]) + s * d + m * work[s])
+            if m >= ahead:
+                trip = sum(one.forward_s for one in options)
+                trip += sum(one.backward_s - one.weight_grad_s for one in options[s + 1 :])
+                paths.append(trip + (2 * p - 2 - s) * d + m * option.backward_s + (m - ahead) * option.forward_s)
             continue
         paths.append(before[s] + 2 * s * d + m * work[s])
+        if m >= ahead:
+            paths.append(before[p] + (m - 1) * option.backward_s + (m - ahead) * option.forward_s + 2 * (p - 1) * d)
         if problem.one_f_one_b:
             k = p - s
-            if m >= k:
-                paths.append(before[p] + (m - 1) * option.backward_s + (m - k) * option.forward_s + 2 * (p - 1) * d)
             paths.append(before[s] + 2 * s * d + (m // k) * (before[p] - before[s] + 2 * (k - 1) * d))
     paths.append(m * problem.replicas_per_core * before[p])
     return max(paths) + max(option.extras_s for option in options)

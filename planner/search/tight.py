@@ -18,15 +18,20 @@ from costmodel.pipeline import (
     GPIPE,
     INTERLEAVED,
     ONE_F_ONE_B,
-    ZB_H1,
+    count_copies,
+    count_crossings,
     count_sends,
-    estimate_in_flight,
+    estimate_least_in_flight,
     estimate_receive_bytes,
+    placement_codes,
+    splits_backward,
 )
 from costmodel.price import PricedLayers
+from costmodel.schedules import stages_of
 from costmodel.state import estimate_local_params, estimate_state_bytes
 from planner.problem import Problem
-from planner.search.bounds import MAX_SHIFT, extras_floor_s, placeable_worth
+from planner.search.bounds import MAX_SHIFT, ends_in_layers, least_in_flight, mean_state_bytes, placeable_worth
+from planner.search.chunks import given_splits, is_given
 
 BISECTIONS = 14
 MAIN_SHARE = 0.1
@@ -41,54 +46,112 @@ def tighten(
     policies: tuple[int, ...],
     budget_bytes: float,
     floor_s: Column,
+    after_s: Column,
     best_s: float,
 ) -> Column:
-    """[n] seconds that no placement of a row beats, at least ``floor_s``; inf for rows that cannot reach ``best_s``."""
+    """[n] seconds that no placement of a row beats, at least ``floor_s``, ``after_s`` of them after the passes; inf for
+    rows that cannot reach ``best_s``."""
     bounds = np.full(len(floor_s), np.inf)
-    pps, vpps = layers.layouts.pp, layers.layouts.vpp
-    for pp, vpp in np.unique(np.stack([pps, vpps], axis=1), axis=0).tolist():
-        members = np.flatnonzero((pps == pp) & (vpps == vpp))
+    hopeful = _can_reach_on_average(problem, layers, policies, budget_bytes, after_s, best_s)
+    layouts = layers.layouts
+    keys = np.stack([layouts.pp, layouts.vpp, placement_codes(layouts)], axis=1)
+    groups, group = np.unique(keys, axis=0, return_inverse=True)
+    for index, (pp, _, _) in enumerate(groups.tolist()):
+        members = np.flatnonzero((group.ravel() == index) & hopeful)
+        if not len(members):
+            continue
         size = max(1, CHUNK_CELLS // (pp * (len(policies) * problem.num_kinds) ** 2))
         for rows in np.array_split(members, -(-len(members) // size)):
             bounds[rows] = _tighten_equal(
-                problem, layers.take(rows), pp, vpp, policies, budget_bytes, floor_s[rows], best_s
+                problem, layers.take(rows), policies, budget_bytes, floor_s[rows], after_s[rows], best_s
             )
     return bounds
 
 
+def _can_reach_on_average(
+    problem: Problem,
+    layers: PricedLayers,
+    policies: tuple[int, ...],
+    budget_bytes: float,
+    after_s: Column,
+    best_s: float,
+) -> NDArray[np.bool_]:
+    """[n] whether ranks that all have the mean of time and memory could take all layers within ``best_s``.
+
+    What a rank can take is concave in both, so that no other distribution takes more. Cheap, and most rows end here.
+    """
+    layouts, kinds, chosen = layers.layouts, problem.num_kinds, list(policies)
+    copies, ranks = count_copies(layouts), layouts.pp.astype(np.float64)
+    number = np.bincount(problem.kinds, minlength=kinds).astype(np.float64)
+    layer_s = layers.forward[:, :kinds, None] + layers.backward[:, :kinds][:, :, chosen]
+    least = layer_s.min(axis=2)
+    ends_s = layers.forward[:, kinds:].sum(axis=1) + layers.backward[:, kinds:, 0].sum(axis=1)
+    ends_s = ends_s + 2.0 * count_crossings(layouts) * layers.busy_s
+    makespan = best_s / (1.0 + layers.jitter) - after_s * layers.contention
+    time_s = makespan / layouts.num_microbatches - ends_s / ranks
+    room = budget_bytes - mean_state_bytes(layers, problem.kinds, kinds, policies)
+    kept = (
+        layers.costs.saved_bytes[layers.index][:, :kinds][:, :, chosen]
+        * (least_in_flight(layouts) / copies)[:, None, None]
+    )
+    shape = (len(layouts), 1, -1)
+    held = placeable_worth(
+        time_s[:, None],
+        room[:, None],
+        (layer_s / copies[:, None, None]).reshape(shape),
+        np.maximum(kept, 1.0).reshape(shape),
+        np.repeat(least, len(chosen), axis=1)[:, None, :],
+    )
+    return np.asarray(held[:, 0] * ROUNDING >= copies * (least @ number) / ranks)
+
+
 def _tighten_equal(
-    problem: Problem, layers: PricedLayers, pp: int, vpp: int, policies: tuple[int, ...], budget_bytes: float,
-    floor_s: Column, best_s: float,
+    problem: Problem, layers: PricedLayers, policies: tuple[int, ...], budget_bytes: float,
+    floor_s: Column, after_s: Column, best_s: float,
 ) -> Column:  # fmt: skip
-    """Rows of equal pp and vpp: first whether ``best_s`` can be reached at all, then by bisection how soon."""
+    """Rows whose stages lie alike: first whether ``best_s`` can be reached at all, then by bisection how soon."""
     bounds = np.full(len(floor_s), np.inf)
-    once = _Stages(problem, layers, pp, vpp, policies, budget_bytes)
-    reachable = np.flatnonzero(once.can_reach(np.full(len(floor_s), best_s)))
-    if not len(reachable):
+    stages = _Stages(problem, layers, policies, budget_bytes, after_s)
+    reachable = stages.can_reach(np.full(len(floor_s), best_s))
+    if reachable.sum() < len(floor_s) // 2:
+        layers, floor_s, after_s = layers.take(reachable), floor_s[reachable], after_s[reachable]
+        if not len(floor_s):
+            return bounds
+        stages = _Stages(problem, layers, policies, budget_bytes, after_s)
+        bounds[reachable] = _bisect(stages, floor_s, best_s)
         return bounds
-    stages = _Stages(problem, layers.take(reachable), pp, vpp, policies, budget_bytes)
-    low, high = floor_s[reachable], np.full(len(reachable), best_s)
+    return np.where(reachable, _bisect(stages, floor_s, best_s), np.inf)
+
+
+def _bisect(stages: _Stages, floor_s: Column, best_s: float) -> Column:
+    """How soon each row can be done, of which it is known that ``best_s`` will do."""
+    low, high = floor_s, np.full(len(floor_s), best_s)
     for _ in range(BISECTIONS):
         middle = 0.5 * (low + high)
         ok = stages.can_reach(middle)
         low, high = np.where(ok, low, middle), np.where(ok, middle, high)
-    bounds[reachable] = low
-    return bounds
+    return low
 
 
 class _Stages:
-    """What every rank of rows with equal pp and vpp can take, [n, pp]; columns q are (kind, policy) pairs, [n, Q]."""
+    """What every rank of rows whose stages lie alike can take, [n, pp]; columns q are (kind, policy) pairs, [n, Q].
+
+    A rank's seconds are the mean over copies: each micro-batch crosses one of them.
+    """
 
     def __init__(
-        self, problem: Problem, layers: PricedLayers, pp: int, vpp: int, policies: tuple[int, ...], budget_bytes: float
+        self, problem: Problem, layers: PricedLayers, policies: tuple[int, ...], budget_bytes: float, after_s: Column
     ) -> None:
         layouts, kinds = layers.layouts, problem.num_kinds
         chosen = list(policies)
         number = np.bincount(problem.kinds, minlength=kinds).astype(np.float64)
+        pp, vpp = int(layouts.pp[0]), int(layouts.vpp[0])
         self.layers, self.pp, self.total = layers, pp, len(problem.kinds)
         self.m = layouts.num_microbatches.astype(np.float64)[:, None]
         self.v = vpp
-        share = counts_per_rank(problem.kinds, kinds, even_split(self.total, pp * vpp), pp).astype(np.float64)
+        self.stages = stages_of(layouts.schedule_name(0), pp, vpp)
+        self.given = is_given(layouts)
+        copies = float(self.stages.copies)
         self.schedule, self.edge_s = layouts.schedule[:, None], layers.edge_s[:, None]
         forward = layers.forward[:, :kinds]
         time = forward[:, :, None] + layers.backward[:, :kinds][:, :, chosen]
@@ -100,8 +163,7 @@ class _Stages:
         end_share = (layers.forward[:, kinds:] / np.maximum(ends, 1e-30)).max(axis=1)
         self.share = np.maximum((forward / least).max(axis=1), end_share)[:, None]
         self.ends_s = np.zeros((len(layouts), pp))
-        self.ends_s[:, 0] += ends[:, 0]
-        self.ends_s[:, -1] += ends[:, 1]
+        self.ends_s += (self.stages.embedding * ends[:, :1] + self.stages.head * ends[:, 1:]) / copies
         sends = np.add(*count_sends(layouts, np.arange(pp)[None, :]))
         self.ends_s += sends * layers.busy_s[:, None]
         self.sent_s = vpp * layers.busy_s[:, None]
@@ -113,17 +175,34 @@ class _Stages:
         self.worth = np.repeat(
             np.ones_like(least[:, self.main]) if self.alone else least[:, self.main], len(chosen), axis=1
         )
-        self.share_of_rank = (
-            share[:, self.main].sum(axis=1) if self.alone else least[:, self.main] @ share[:, self.main].T
-        )
-        self.needed = float(self.total) if self.alone else least[:, self.main] @ number[self.main]
-        self.layer_s = time[:, self.main].reshape(len(layouts), -1)
+        self.needed = copies * (float(self.total) if self.alone else least[:, self.main] @ number[self.main])
+        self.smallest, self.share_of_rank = self._given_shares(problem, layers, least)
+        self.layer_s = time[:, self.main].reshape(len(layouts), -1) / copies
         self._memory(problem, layers, chosen, budget_bytes)
-        self.after_s = extras_floor_s(layers, problem.kinds, kinds, policies)
+        self.after_s = after_s
 
     def _main_kinds(self, number: Column, least: Column) -> list[int]:
         share = (least * number).mean(axis=0)
         return [int(kind) for kind in np.flatnonzero(share >= MAIN_SHARE * share.sum())]
+
+    def _given_shares(self, problem: Problem, layers: PricedLayers, least: Column) -> tuple[Column, Column]:
+        """Layers of the smallest stage, [n, 1], and the worth that each rank must take, [n, pp], over the splits that a
+        row may have."""
+        layouts, kinds = layers.layouts, problem.num_kinds
+        smallest, shares = np.zeros((len(layouts), 1)), np.zeros((len(layouts), self.pp))
+        if not self.given:
+            return smallest, shares
+        ends = ends_in_layers(layers, kinds) * problem.setting.runtime.uneven_stages
+        distinct, row = np.unique(ends, axis=0, return_inverse=True)
+        for index, weights in enumerate(distinct.tolist()):
+            rows = row.ravel() == index
+            splits = given_splits(self.total, layouts.schedule_name(0), self.pp, self.v, tuple(weights))
+            smallest[rows] = min(map(min, splits))
+            counts = [counts_per_rank(problem.kinds, kinds, split, self.stages.stage_to_rank) for split in splits]
+            main = np.stack(counts)[:, :, self.main].astype(np.float64)
+            worth = main.sum(axis=2)[None] if self.alone else np.einsum("nk,csk->ncs", least[rows][:, self.main], main)
+            shares[rows] = worth.min(axis=1)
+        return smallest, shares
 
     def _memory(self, problem: Problem, layers: PricedLayers, chosen: list[int], budget_bytes: float) -> None:
         """Bytes a layer takes in each column, and what is left for layers, from the cost model at no layers and all."""
@@ -131,7 +210,8 @@ class _Stages:
         rank = np.broadcast_to(np.arange(self.pp), (len(layouts), self.pp))
         costs, index = layers.costs, layers.index
         saved, working = costs.saved_bytes[index], costs.working_bytes[index]
-        in_flight = estimate_in_flight(layouts, rank)
+        in_flight = estimate_least_in_flight(layouts, rank)
+        copies = self.stages.copies
         empty, empty_gathered = self._state(problem, layers, rank, 0, 0.0)
         slopes, gathered = [], []
         for kind in self.main:
@@ -143,15 +223,18 @@ class _Stages:
         third = layouts.zero_stage[:, None] == 3
         fixed = empty + empty_gathered
         parts = [
-            slope + np.where(third, flattest, own) + in_flight * saved[:, kind, policy][:, None]
+            slope + np.where(third, flattest, own) + in_flight * saved[:, kind, policy][:, None] / copies
             for kind, slope, own in zip(self.main, slopes, gathered, strict=True)
             for policy in chosen
         ]
         self.layer_bytes = np.maximum(np.stack(parts, axis=-1), 1.0)
-        fixed[:, 0] += in_flight[:, 0] * saved[:, kinds, 0]
+        # A micro-batch of one copy of two, or of one stage of several, keeps its embedding there alone.
+        here = 1.0 / (copies * self.v)
+        fixed += self.stages.embedding * in_flight * saved[:, kinds, 0][:, None] * here
         transient = np.broadcast_to(working[:, :kinds][:, :, chosen].min(axis=(1, 2))[:, None], fixed.shape).copy()
-        least, logits = transient[:, -1], saved[:, kinds + 1, 0]
-        transient[:, -1] = np.maximum(least, logits) + estimate_apart_bytes(layers.setting, least, logits)
+        logits = saved[:, kinds + 1, 0][:, None]
+        at_head = np.maximum(transient, logits) + estimate_apart_bytes(layers.setting, transient, logits)
+        transient = np.where(self.stages.head, at_head, transient)
         buffers = estimate_receive_bytes(layers.setting, layouts, rank)
         kept = estimate_communicator_bytes(layers.setting, layouts)[:, None]
         kept = kept + layers.setting.runtime.memory.workspace_bytes
@@ -163,7 +246,8 @@ class _Stages:
         """[n, pp] bytes that ``count`` layers of one kind claim on every rank: what is kept, and what is gathered."""
         counts = np.zeros((len(layers.layouts), self.pp, problem.num_kinds, len(POLICIES)))
         counts[..., kind, 0] = count
-        assignment = Assignment(counts, rank, np.ones_like(rank), rank == 0, rank == self.pp - 1)
+        stages = self.stages
+        assignment = Assignment(counts, rank, np.ones_like(rank), stages.embedding[rank], stages.head[rank])
         params = estimate_local_params(layers.setting, layers.layouts, assignment)
         state = estimate_state_bytes(layers.setting, layers.layouts, params)
         kept = state.params + state.grads + state.optimizer
@@ -180,8 +264,8 @@ class _Stages:
         enough = (np.maximum(time_s, 0.0).sum(axis=1) * ROUNDING >= self.work_s[:, 0]) & (
             held.sum(axis=1) >= self.needed
         )
-        if self.v > 1:
-            # Interleaved chunks stay even, so every rank must take its own share.
+        if self.given and self.pp > 1:
+            # The split is one of a few, so every rank must take its least share of them.
             return np.asarray(enough & (held >= self.share_of_rank).all(axis=1))
         if self.pp == 1 or not self.alone:
             return np.asarray(enough)
@@ -197,19 +281,19 @@ class _Stages:
                           where sends block, what the forwards ahead waited for them is added to T
         """
         rank = np.arange(self.pp, dtype=np.float64)[None, :]
-        cuts = np.concatenate([[0.0], np.cumsum(even_split(self.total, self.pp))])[:-1][None, :]
-        before = np.maximum(cuts - self.shift, 0.0) * (rank > 0)
-        split = self.schedule == ZB_H1
+        split = splits_backward(self.layers.layouts)[:, None]
         interleaved = self.schedule == INTERLEAVED
-        per_chunk = np.floor(self.total / (self.pp * self.v))
-        reach = (
-            before * np.where(split, self.least_forward_s, self.least_s)
-            + np.where(split, 1.0, 2.0) * rank * self.edge_s
-        )
-        reach = np.where(interleaved, rank * (per_chunk * self.least_s + 2.0 * self.edge_s), reach)
+        per_layer_s, crossings = np.where(split, self.least_forward_s, self.least_s), np.where(split, 1.0, 2.0)
+        if self.given:
+            depth = rank if self.stages.copies == 1 else np.minimum(rank, self.pp - 1.0 - rank)
+            reach = depth * (self.smallest * per_layer_s + crossings * self.edge_s)
+        else:
+            cuts = np.concatenate([[0.0], np.cumsum(even_split(self.total, self.pp))])[:-1][None, :]
+            before = np.maximum(cuts - self.shift, 0.0) * (rank > 0)
+            reach = before * per_layer_s + crossings * rank * self.edge_s
         time_s = (makespan - reach) / self.m
         whole = self.work_s + self.ends_s.sum(axis=1, keepdims=True) + 2.0 * (self.pp - 1) * self.edge_s
-        chain = self.all_forward_s + (self.pp - 1) * per_chunk * (self.least_s - self.least_forward_s) * self.alone
+        chain = self.all_forward_s + (self.pp - 1) * self.smallest * (self.least_s - self.least_forward_s) * self.alone
         whole = np.where(interleaved, chain, whole)
         ahead = self.pp - rank - 1.0
         ahead = np.where(interleaved, (2.0 * ahead + (self.v - 1.0) * self.pp + 1.0) / self.v, ahead)

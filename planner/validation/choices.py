@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from costmodel.layouts import POLICIES, SCHEDULE_CODES, Policy, even_split
+from costmodel.layouts import POLICIES, Policy, even_split
+from costmodel.schedules import SCHEDULES
 from costmodel.schema.errors import InvalidSpec, UnknownName
 from costmodel.schema.layout import Layout, RecomputePolicy
 from costmodel.schema.model import ModelSpec, MoEBlock
@@ -205,7 +206,7 @@ def schedule_of(row: MeasuredRow, pp: int, vpp: int, microbatches: int) -> str:
         stated = canonical_name(row.schedule) if row.schedule else "1f1b"
     except UnknownName:
         stated = "1f1b"
-    fits = stated in SCHEDULE_CODES and stated != "interleaved-1f1b" and (stated != "zb-h1" or pp > 1)
+    fits = stated in SCHEDULES and SCHEDULES[stated].allows(pp, microbatches, 1)
     return stated if fits else "1f1b"
 
 

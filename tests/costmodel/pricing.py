@@ -40,9 +40,8 @@ def random_layouts(request: Request, count: int, seed: int) -> Layouts:
 
 
 def uniform(problem: Problem, layouts: Layouts, policy: int) -> Assignment:
-    """One policy for every layer, layers split evenly. All rows have the same pp and vpp."""
-    pp, vpp = int(layouts.pp[0]), int(layouts.vpp[0])
-    return uniform_assignment(problem.kinds, problem.num_kinds, pp, vpp, len(layouts), policy)
+    """One policy for every layer, layers split evenly."""
+    return uniform_assignment(problem.kinds, problem.num_kinds, layouts, policy)
 
 
 def price_uniform(problem: Problem, layouts: Layouts, policy: int = 0) -> Priced:

@@ -162,7 +162,9 @@ def test_one_row_prices_the_same_as_a_million(name: str) -> None:
             for column in COLUMNS:
                 expected = getattr(together, column)[row]
                 assert getattr(alone, column)[0] == pytest.approx(expected, rel=1e-12, abs=1e-300), column
-            np.testing.assert_allclose(alone.extras.sent_bytes[0], together.extras.sent_bytes[row], rtol=1e-12)
+            # Rows with more slots make room in those with fewer.
+            own = alone.extras.sent_bytes[0]
+            np.testing.assert_allclose(own, together.extras.sent_bytes[row][: len(own)], rtol=1e-12)
 
 
 @every_case

@@ -151,8 +151,8 @@ def test_a_given_order_of_passes_is_the_one_simulated() -> None:
 
 
 def test_a_schedule_that_cannot_do_the_sizes_is_refused() -> None:
-    with pytest.raises(InvalidSpec, match="'1f1b' cannot do"):
-        dense(pp=4, m=6, schedule="1f1b", vpp=2)
+    with pytest.raises(InvalidSpec, match="interleaved"):
+        dense(pp=4, m=6, schedule="interleaved-1f1b", vpp=1)
 
 
 def test_a_policy_that_is_not_priced_is_refused() -> None:

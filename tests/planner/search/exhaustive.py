@@ -15,14 +15,19 @@ from random import Random
 import numpy as np
 
 from costmodel.layouts import POLICIES, Assignment, counts_per_rank, even_split
+from costmodel.memory import KeptBytes, KeptMicrobatches, estimate_kept_bytes
 from costmodel.price import PricedLayers, price
+from costmodel.schedules import Stages, stages_of
 from planner.evaluate import Evaluated, cores_per_pipeline, evaluate
+from planner.kept import count_kept_microbatches
+from planner.order import build_order
 from planner.placement import Placement
 from planner.problem import Problem
-from planner.schedules import build_schedule
 from planner.search.bounds import MAX_SHIFT
+from planner.search.chunks import is_given, splits_of_row
 from planner.simulator import StageTimes, simulate, simulate_many
 
+ROUNDING = 1.0 + 1e-9
 MOST = 60_000
 """Combinations of stages' mixes at most: beyond it a case is too large for this reference."""
 
@@ -86,7 +91,12 @@ def all_splits(window: list[list[tuple[int, int]]]) -> Iterator[tuple[tuple[int,
 
 
 def all_mixes(
-    layers: PricedLayers, rank: int, counts: tuple[int, ...], policies: tuple[int, ...], budget_bytes: float
+    layers: PricedLayers,
+    rank: int,
+    counts: tuple[int, ...],
+    policies: tuple[int, ...],
+    budget_bytes: float,
+    lengths: tuple[int, ...] = (),
 ) -> list[Mix]:
     """Every way to give each kind's layers to policies, priced, if it fits the budget."""
     per_kind = [list(_compositions(count, len(policies))) for count in counts]
@@ -94,13 +104,14 @@ def all_mixes(
     for row, choice in enumerate(product(*per_kind)):
         table[row][:, list(policies)] = choice
     ranks = np.full((1, len(table)), rank)
-    last = int(layers.layouts.pp[0]) - 1
-    priced = price(layers, Assignment(table[None], ranks, np.ones_like(ranks), ranks == 0, ranks == last))
+    stages = stages_of_row(layers)
+    assignment = Assignment(table[None], ranks, np.ones_like(ranks), stages.embedding[ranks], stages.head[ranks])
+    priced = price(layers, assignment, kept_of(layers, assignment, lengths))
     work, claim = priced.work, priced.memory.claim[0]
     # A stage waits for its activation's send after the forward, and for its gradient's after the backward.
-    waits_s, chunks = float(layers.busy_s[0]), int(layers.layouts.vpp[0])
-    forward_s = work.forward_s[0] + (chunks - (rank == last)) * waits_s
-    backward_s = work.backward_s[0] + (chunks - (rank == 0)) * waits_s
+    waits_s = float(layers.busy_s[0]) / stages.copies
+    forward_s = work.forward_s[0] + stages.activations[rank] * waits_s
+    backward_s = work.backward_s[0] + stages.gradients[rank] * waits_s
     return [
         Mix(
             table[row], float(forward_s[row]), float(backward_s[row]),
@@ -131,14 +142,28 @@ def _worth_trying(mixes: list[Mix], any_mix: bool) -> list[Mix]:
     return kept
 
 
-def deal(problem: Problem, lengths: tuple[int, ...], pp: int, mixes: tuple[np.ndarray, ...]) -> tuple[int, ...]:
-    """Policies by layer: each rank's mix goes to its layers in model order, the last policies first."""
+def stages_of_row(layers: PricedLayers) -> Stages:
+    layout = layers.layouts.row(0)
+    return stages_of(layers.layouts.schedule_name(0), layout.pp, layout.vpp)
+
+
+def kept_of(layers: PricedLayers, assignment: Assignment, lengths: tuple[int, ...]) -> KeptBytes:
+    """What each slot keeps, by how long the row's own order keeps its rank's micro-batches."""
+    ranks, found = assignment.rank[0], count_kept_microbatches(build_order(layers), lengths)
+    counts = KeptMicrobatches(found.in_flight[:, ranks], found.waiting[:, ranks], found.unreached[:, ranks])
+    return estimate_kept_bytes(layers.setting, layers.layouts, assignment, layers.costs, layers.index, counts)
+
+
+def deal(problem: Problem, lengths: tuple[int, ...], stages: Stages, mixes: tuple[np.ndarray, ...]) -> tuple[int, ...]:
+    """Policies by layer: each rank's mix goes to its layers in model order, the last policies first; of two ranks with
+    the same layers the lower rank's."""
+    homes = [rank if stages.copies == 1 else min(rank, stages.num_ranks - 1 - rank) for rank in stages.stage_to_rank]
     left = [mix.copy() for mix in mixes]
     policies = []
-    stages = [stage for stage, length in enumerate(lengths) for _ in range(length)]
-    for stage, kind in zip(stages, problem.kinds, strict=True):
-        policy = max(index for index in range(len(POLICIES)) if left[stage % pp][kind, index])
-        left[stage % pp][kind, policy] -= 1
+    of_layer = [homes[stage] for stage, length in enumerate(lengths) for _ in range(length)]
+    for home, kind in zip(of_layer, problem.kinds, strict=True):
+        policy = max(index for index in range(len(POLICIES)) if left[home][kind, index])
+        left[home][kind, policy] -= 1
         policies.append(policy)
     return tuple(policies)
 
@@ -161,8 +186,7 @@ def best_placement(
 def _best_with(
     problem: Problem, layers: PricedLayers, policies: tuple[int, ...], budget_bytes: float, any_mix: bool
 ) -> Best | None:
-    layout = layers.layouts.row(0)
-    if layout.vpp > 1 or layout.pp == 1:
+    if is_given(layers.layouts):
         return _best_of_chunks(problem, layers, policies, budget_bytes, any_mix)
     window = stage_window(problem, layers)
     priced = {
@@ -184,7 +208,7 @@ def _best_with(
     }
     weight_s = table["weight_grad_s"]
     times = (table["forward_s"], np.maximum(table["backward_s"] - weight_s, 0.0), weight_s)
-    schedule = build_schedule(layers.layouts.schedule_name(0), layout.pp, layout.num_microbatches, 1)
+    schedule = build_order(layers)
     edge_s = float(layers.edge_s[0])
     placed = [_placement(problem, layers, *row) for row in rows[:1]]
     cores = cores_per_pipeline(problem, placed[0])
@@ -204,7 +228,7 @@ def _placement(
 ) -> Placement:
     layout = layers.layouts.row(0)
     lengths = tuple(stop - start for start, stop in split)
-    policies = deal(problem, lengths, layout.pp, tuple(mix.counts for mix in mixes))
+    policies = deal(problem, lengths, stages_of_row(layers), tuple(mix.counts for mix in mixes))
     return Placement(layout, layers.layouts.schedule_name(0), lengths, policies)
 
 
@@ -215,19 +239,28 @@ def _counts(problem: Problem, span: tuple[int, int]) -> tuple[int, ...]:
 def _best_of_chunks(
     problem: Problem, layers: PricedLayers, policies: tuple[int, ...], budget_bytes: float, any_mix: bool
 ) -> Best | None:
-    """Chunks stay even; where a mix's layers lie among them matters, so no mix of a rank is left out."""
-    layout = layers.layouts.row(0)
-    lengths = tuple(even_split(len(problem.kinds), layout.pp * layout.vpp))
-    counts = counts_per_rank(problem.kinds, problem.num_kinds, lengths, layout.pp).tolist()
-    mixes = [all_mixes(layers, rank, tuple(counts[rank]), policies, budget_bytes) for rank in range(layout.pp)]
-    if layout.pp == 1 or not any_mix:
-        mixes = [_worth_trying(one, any_mix) for one in mixes]
-    assert prod(map(len, mixes)) <= MOST, "too large for exhaustive search"
+    """The split is one of a few; where a mix's layers lie among its stages matters, so no mix of a rank is left out."""
+    layout, stages = layers.layouts.row(0), stages_of_row(layers)
     evaluated: list[Evaluated] = []
-    for chosen in product(*mixes):
-        dealt = deal(problem, lengths, layout.pp, tuple(mix.counts for mix in chosen))
-        placement = Placement(layout, layers.layouts.schedule_name(0), lengths, dealt)
-        evaluated.append(evaluate(problem, placement, layers=layers))
+    for lengths in splits_of_row(problem, layers):
+        counts = counts_per_rank(problem.kinds, problem.num_kinds, lengths, stages.stage_to_rank).tolist()
+        mixes = [
+            all_mixes(layers, rank, tuple(counts[rank]), policies, budget_bytes, lengths) for rank in range(layout.pp)
+        ]
+        few = [_worth_trying(one, any_mix) for one in mixes] if layout.pp == 1 or not any_mix else mixes
+        # The fastest mixes may be kept longer than the mean of a rank's stages is: then the others count too.
+        for choices in (few, mixes):
+            assert prod(map(len, choices)) <= MOST, "too large for exhaustive search"
+            fitting = []
+            for chosen in product(*choices):
+                dealt = deal(problem, lengths, stages, tuple(mix.counts for mix in chosen))
+                placement = Placement(layout, layers.layouts.schedule_name(0), lengths, dealt)
+                one = evaluate(problem, placement, layers=layers)
+                if one.priced.peak_claim_bytes[0] <= budget_bytes * ROUNDING:
+                    fitting.append(one)
+            if fitting:
+                break
+        evaluated += fitting
     best = min(evaluated, key=lambda one: one.step_time_s, default=None)
     return None if best is None else Best(best.placement, best.step_time_s, len(evaluated))
 
@@ -235,8 +268,8 @@ def _best_of_chunks(
 def random_placement(draw: Random, problem: Problem, layers: PricedLayers, policies: tuple[int, ...]) -> Placement:
     """Some split in the window, and policies at random: one for all, or one for each layer."""
     layout, total = layers.layouts.row(0), len(problem.kinds)
-    if layout.vpp > 1 or layout.pp == 1:
-        lengths = tuple(even_split(total, layout.pp * layout.vpp))
+    if is_given(layers.layouts):
+        lengths = draw.choice(splits_of_row(problem, layers))
     else:
         lengths = tuple(stop - start for start, stop in _random_split(draw, stage_window(problem, layers)))
     mixed = draw.random() < 0.5

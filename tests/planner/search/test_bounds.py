@@ -17,7 +17,7 @@ from planner.evaluate import Evaluated, evaluate
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.bounds import estimate_memory_floor_bytes, estimate_time_floor_s
+from planner.search.bounds import estimate_memory_floor_bytes, estimate_time_floor_s, extras_floor_s
 from planner.search.place import place
 from planner.search.policies import policy_sets
 from planner.search.space import enumerate_layouts
@@ -37,6 +37,7 @@ class Sample:
     sets: tuple[tuple[int, ...], ...]
     floor_bytes: np.ndarray
     floor_s: np.ndarray
+    after_s: np.ndarray
 
     @property
     def policies(self) -> tuple[int, ...]:
@@ -54,7 +55,7 @@ def sample_rows(request: Request, draw: Random, most: int) -> Sample:
     policies = tuple(sorted({policy for one in sets for policy in one}))
     floors = [
         estimate(layers, problem.kinds, problem.num_kinds, policies)
-        for estimate in (estimate_memory_floor_bytes, estimate_time_floor_s)
+        for estimate in (estimate_memory_floor_bytes, estimate_time_floor_s, extras_floor_s)
     ]
     return Sample(request, problem, layers, sets, *floors)
 
@@ -66,7 +67,9 @@ def claim_bytes(evaluated: Evaluated) -> float:
 def check_tight(sample: Sample, placed: list[tuple[int, float, float]], budget_bytes: float, best_s: float) -> None:
     """``placed``: (row, seconds, bytes). A row's bound is no more than any of its placements that fit; inf stands for
     at least ``best_s``."""
-    bound = tighten(sample.problem, sample.layers, sample.policies, budget_bytes, sample.floor_s, best_s)
+    bound = tighten(
+        sample.problem, sample.layers, sample.policies, budget_bytes, sample.floor_s, sample.after_s, best_s
+    )
     for row, step_s, num_bytes in placed:
         if num_bytes <= budget_bytes:
             assert min(bound[row], best_s) <= step_s * ROUNDING, (sample.layers.layouts.row(row), budget_bytes, best_s)
@@ -164,4 +167,8 @@ def test_bounds_are_near_for_equal_stages(batch: int, floor: float, tight: float
     layers = sample.row(0)
     even = evaluate(sample.problem, Placement(layers.layouts.row(0), "1f1b", (4,) * 4, (0,) * 16)).step_time_s
     assert floor * even <= sample.floor_s[0] <= even
-    assert tight * even <= tighten(sample.problem, layers, (0,), AMPLE, sample.floor_s, even * 1.001)[0] <= even
+    assert (
+        tight * even
+        <= tighten(sample.problem, layers, (0,), AMPLE, sample.floor_s, sample.after_s, even * 1.001)[0]
+        <= even
+    )

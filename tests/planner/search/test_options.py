@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -18,8 +19,11 @@ from planner.search.space import enumerate_layouts
 
 
 def priced_row(request: Request, row: int) -> PricedLayers:
+    """On a host that holds whatever is offloaded; test_host has small ones."""
     problem = Problem.from_request(request)
-    return price_layers(problem.setting, problem.network, enumerate_layouts(request).take([row]))
+    ample = problem.setting.host.model_copy(update={"memory_bytes": 1e16})
+    setting = replace(problem.setting, host=ample)
+    return price_layers(setting, problem.network, enumerate_layouts(request).take([row]))
 
 
 def check_slot(layers: PricedLayers, slot: Slot, policies: tuple[int, ...], draw: Random, budgets: int) -> int:

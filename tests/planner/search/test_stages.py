@@ -9,13 +9,14 @@ from random import Random
 import numpy as np
 import pytest
 
+from planner.kept import count_ahead
 from planner.schedules import build_schedule
 from planner.search.balance import Floors, balance_stages
 from planner.search.options import Option
 from planner.search.stages import StageChoice, StageProblem, path_bound_s, solve_stages
 from planner.simulator import StageTimes, simulate
 
-SCHEDULES = ("1f1b", "gpipe", "zb-h1")
+SCHEDULES = ("1f1b", "gpipe", "zb-h1", "zb-h2", "zeropp")
 
 
 def random_option(draw: Random, layers: int) -> Option:
@@ -42,12 +43,15 @@ def random_problem(seed: int, schedule: str) -> StageProblem:
         stops = [total] if s == pp - 1 else range(s + 1, total - pp + s + 2)
         spans = [(start, stop) for start in starts for stop in stops if start < stop]
         choices.append(tuple(StageChoice(*span, random_option(draw, span[1] - span[0])) for span in spans))
+    m = draw.choice((1, 2, 3, 5, 8, 17))
+    order = build_schedule(schedule, pp, m)
     return StageProblem(
         choices=tuple(choices),
-        num_microbatches=draw.choice((1, 2, 3, 5, 8, 17)),
+        num_microbatches=m,
+        ahead=count_ahead(order),
         edge_s=draw.choice((0.0, 0.1, 20.0)),
         one_f_one_b=schedule == "1f1b",
-        split_backward=schedule == "zb-h1",
+        split_backward=order.splits_backward,
         replicas_per_core=0.0,
     )
 
@@ -117,7 +121,7 @@ def test_shared_cores_are_a_path() -> None:
     """Two stages of 3 s a micro-batch on half a core: eight micro-batches take 4 x 8 x 3 s at least."""
     option = Option(np.zeros((1, 4)), 1.0, 2.0, 0.5, 0.0)
     choices = ((StageChoice(0, 1, option),), (StageChoice(1, 2, option),))
-    problem = StageProblem(choices, 8, 0.0, one_f_one_b=True, split_backward=False, replicas_per_core=2.0)
+    problem = StageProblem(choices, 8, 0.0, (2, 1), one_f_one_b=True, split_backward=False, replicas_per_core=2.0)
     assert solve_stages(problem).bound_s == pytest.approx(2 * 8 * 6)
     order = build_schedule("1f1b", 2, 8)
     times = StageTimes(np.ones(2), np.full(2, 1.5), np.full(2, 0.5))
@@ -126,7 +130,8 @@ def test_shared_cores_are_a_path() -> None:
 
 def test_ranges_that_do_not_join_are_infeasible() -> None:
     option = Option(np.zeros((1, 4)), 1.0, 2.0, 0.5, 0.0)
-    frame = {"num_microbatches": 4, "edge_s": 0.0, "one_f_one_b": True, "split_backward": False, "replicas_per_core": 0}
+    frame = {"num_microbatches": 4, "edge_s": 0.0, "ahead": (2, 1), "one_f_one_b": True}
+    frame |= {"split_backward": False, "replicas_per_core": 0}
     apart = StageProblem(((StageChoice(0, 2, option),), (StageChoice(3, 4, option),)), **frame)
     assert solve_stages(apart).status == "infeasible"
     several = (StageChoice(0, 2, option), StageChoice(0, 1, option))

@@ -1,0 +1,107 @@
+"""What an order of passes keeps on every rank, counted pass by pass: exact where closed forms only bound it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodel.layouts import Column
+from costmodel.memory import KeptMicrobatches
+from costmodel.schema.schedule import PassKind, Schedule
+
+Steps = NDArray[np.int64]
+
+_CHANGES = {
+    PassKind.FORWARD: (1, 0, 1),
+    PassKind.BACKWARD: (-1, 0, -1),
+    PassKind.INPUT_GRAD: (0, 1, -1),
+    PassKind.WEIGHT_GRAD: (-1, -1, 0),
+}
+"""Kind -> what it adds to (alive, waiting, unreached): from F to B or W, from I to W, from F to B or I."""
+
+
+@dataclass(frozen=True, eq=False)
+class KeptCounts:
+    """Micro-batches of each stage that its rank keeps, pass by pass.
+
+    ``stage``: per rank the stage of every pass in its order, pairs taken apart, F first. ``alive``, ``waiting``,
+    ``unreached``: per rank what each changes.
+    """
+
+    num_stages: int
+    stage: tuple[Steps, ...]
+    alive: tuple[Steps, ...]
+    waiting: tuple[Steps, ...]
+    unreached: tuple[Steps, ...]
+
+    def peak(self, what: str, weights: Column) -> Column:
+        """[ranks] the most of ``what`` that a rank ever keeps, a micro-batch of stage s counting ``weights[s]``."""
+        changes = cast("tuple[Steps, ...]", getattr(self, what))
+        # No release makes room before what it follows is there, so the sum never falls below 0 but by rounding.
+        peaks = [
+            float(np.cumsum(change * weights[stage]).max(initial=0.0))
+            for stage, change in zip(self.stage, changes, strict=True)
+        ]
+        return np.array(peaks)
+
+
+def count_kept(schedule: Schedule) -> KeptCounts:
+    """Counted once per schedule object."""
+    return _count(_Same(schedule))
+
+
+@dataclass(frozen=True)
+class _Same:
+    """A schedule by identity: to hash one by value means to hash every pass."""
+
+    schedule: Schedule
+
+    def __hash__(self) -> int:
+        return id(self.schedule)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.schedule is self.schedule
+
+
+@lru_cache(maxsize=64)
+def _count(same: _Same) -> KeptCounts:
+    schedule = same.schedule
+    stages, changes = [], []
+    for order in schedule.orders:
+        parts = [part for step in order for part in step.work if part.kind in _CHANGES]
+        stages.append(np.array([part.stage for part in parts], np.int64))
+        changes.append(np.array([_CHANGES[part.kind] for part in parts], np.int64).reshape(-1, 3).T)
+    alive, waiting, unreached = (tuple(change[row] for change in changes) for row in range(3))
+    return KeptCounts(schedule.num_stages, tuple(stages), alive, waiting, unreached)
+
+
+def count_kept_microbatches(schedule: Schedule, lengths: tuple[int, ...] = ()) -> KeptMicrobatches:
+    """[1, ranks], a stage counting as its share of its rank's layers of one copy: by ``lengths``, the layers of each
+    stage of a copy, or equal shares. Counted once per schedule object and lengths."""
+    return _count_microbatches(_Same(schedule), lengths)
+
+
+@lru_cache(maxsize=64)
+def _count_microbatches(same: _Same, lengths: tuple[int, ...]) -> KeptMicrobatches:
+    schedule = same.schedule
+    homes, per_copy = np.array(schedule.stage_to_rank), schedule.stages_per_copy
+    layers = np.tile(np.array(lengths or (1,) * per_copy, np.float64), schedule.copies)
+    held = np.bincount(homes, layers)[homes] / schedule.copies
+    last = np.array([float(schedule.is_last(stage)) for stage in range(schedule.num_stages)])
+    kept, each = count_kept(schedule), layers / held
+    return KeptMicrobatches(
+        in_flight=kept.peak("alive", each)[None],
+        waiting=kept.peak("waiting", each)[None],
+        unreached=kept.peak("unreached", last)[None],
+    )
+
+
+def count_ahead(schedule: Schedule) -> tuple[int, ...]:
+    """Forwards of every rank before its first backward."""
+    # What is unreached grows with every forward and falls with every backward; weight gradients leave it.
+    changes = (change[change != 0] for change in count_kept(schedule).unreached)
+    return tuple(int((change < 0).argmax()) for change in changes)
