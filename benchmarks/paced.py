@@ -24,9 +24,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-import torch.distributed as dist
-
 if TYPE_CHECKING:
     from costmodel.schema.plan import Plan
 
@@ -98,6 +95,9 @@ def measured(plans: Mapping[str, Plan], steps: int, unit_s: float) -> dict[str, 
 
 def work(given: Path, taken: Path, steps: int, unit_s: float) -> None:
     """One rank: run every plan for a step of warm-up and ``steps`` more; rank 0 writes what was measured."""
+    import torch
+    import torch.distributed as dist
+
     from costmodel.schema.plan import Plan
 
     torch.set_num_threads(1)
@@ -112,6 +112,9 @@ def work(given: Path, taken: Path, steps: int, unit_s: float) -> None:
 
 def _send_s(hidden_size: int, pause_s: float) -> float:
     """Seconds in which one activation gets from a rank to the next, each having slept before it sends."""
+    import torch
+    import torch.distributed as dist
+
     message, spans, rank = torch.zeros(1, SEQ_LEN, hidden_size), [], dist.get_rank()
     peer = rank ^ 1
     for _ in range(ROUND_TRIPS):
@@ -129,6 +132,9 @@ def _send_s(hidden_size: int, pause_s: float) -> float:
 
 
 def _makespans_s(plan: Plan, steps: int, unit_s: float) -> list[float]:
+    import torch
+    import torch.distributed as dist
+
     from executor import apply_plan
     from executor.model import Llama
 

@@ -58,9 +58,9 @@ class Cell:
     cap: float
 
 
-def cells(quick: bool, ranks: Sequence[int]) -> Iterator[Cell]:
+def cells(quick: bool, cases: Sequence[str], ranks: Sequence[int]) -> Iterator[Cell]:
     """The grid, or the quick part of it."""
-    for case in (*UNIFORM, *MODELS):
+    for case in cases:
         for pp in ranks:
             caps = sorted({V_MIN_PEAK.get(pp, pp // 3 + 1), *(max(1, round(share * pp)) for share in CAPS)})
             for per_rank in PER_RANK:
@@ -76,8 +76,9 @@ def problems(cell: Cell) -> list[OrderProblem]:
     from planner.synthesis import OrderProblem
 
     found = []
-    for placement in (looped(cell.pp, 1), zigzag(cell.pp, 2), looped(cell.pp, 2)):
-        priced = stages_of(cell, len(placement) // cell.pp)
+    placements = {"1f1b": looped(cell.pp, 1), "zb-v": zigzag(cell.pp, 2), "interleaved-1f1b": looped(cell.pp, 2)}
+    for placed_as, placement in placements.items():
+        priced = stages_of(cell, len(placement) // cell.pp, placed_as)
         if priced is None:
             continue
         times, weights = priced
@@ -89,8 +90,10 @@ def problems(cell: Cell) -> list[OrderProblem]:
     return found
 
 
-def stages_of(cell: Cell, vpp: int) -> tuple[Any, tuple[float, ...] | None] | None:
-    """(StageTimes, weight of each stage); None where a model has fewer layers than stages."""
+def stages_of(cell: Cell, vpp: int, placed_as: str) -> tuple[Any, tuple[float, ...] | None] | None:
+    """(StageTimes, weight of each stage) with stages where ``placed_as``, a schedule, has them; None where a model has
+    fewer layers than stages.
+    """
     from planner.simulator import StageTimes
 
     if cell.case in UNIFORM:
@@ -110,9 +113,9 @@ def stages_of(cell: Cell, vpp: int) -> tuple[Any, tuple[float, ...] | None] | No
     if total < cell.pp * vpp:
         return None
     lengths = tuple(int(length) for length in even_split(total, cell.pp * vpp))
-    layout = Layout(tp=TP, pp=cell.pp, num_microbatches=cell.num_microbatches)
-    layers = price_layers(problem.setting, problem.network, Layouts.from_rows([(layout, "1f1b")]))
-    placement = Placement(layout, "1f1b", lengths, (0,) * total)
+    layout = Layout(tp=TP, pp=cell.pp, vpp=vpp, num_microbatches=cell.num_microbatches)
+    layers = price_layers(problem.setting, problem.network, Layouts.from_rows([(layout, placed_as)]))
+    placement = Placement(layout, placed_as, lengths, (0,) * total)
     return stage_times(layers, placement, problem), tuple(length * cell.pp / total for length in lengths)
 
 
@@ -150,7 +153,7 @@ def _print_grid(options: argparse.Namespace) -> None:
           f"{'better':>8}  {'from':<30}{'s':>6}")  # fmt: skip
     counts = {"better": 0, "equal": 0, "worse": 0, "nothing published fits": 0}
     uneven: list[float] = []
-    for cell in cells(options.quick, options.ranks):
+    for cell in cells(options.quick, options.cases, options.ranks):
         row = run(cell, options.effort)
         head = f"{cell.case:<23}{cell.pp:>3}{cell.num_microbatches:>5}{cell.cap:>5g}"
         if row is None:
@@ -220,6 +223,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a few cells of every kind")
     parser.add_argument("--exact", action="store_true", help="tiny problems against the integer program")
+    parser.add_argument(
+        "--cases", nargs="+", default=[*UNIFORM, *MODELS], choices=[*UNIFORM, *MODELS], help="default all"
+    )
     parser.add_argument("--ranks", type=int, nargs="+", default=RANKS, help="pipeline ranks (default 4 8 16 32)")
     parser.add_argument("--effort", type=float, default=1.0, help="of each search (default 1)")
     options = parser.parse_args(arguments)
