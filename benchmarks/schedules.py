@@ -257,7 +257,9 @@ def _print_times(repeat: int) -> None:
         build_s = _best_s(lambda: SCHEDULES[name].generate(pp, m, vpp), repeat)  # noqa: B023
         schedule = build_schedule(name, pp, m, vpp)
         one = StageTimes.uniform(schedule.num_stages, 1.0, 1.0, 1.0, 0.1)
-        many = StageTimes(np.linspace(1, 2, 64)[:, None] * one.forward_s, 1.0, 1.0, edge_s=0.1)
+        many = StageTimes(
+            np.linspace(1, 2, 64)[:, None] * one.forward_s, one.input_grad_s, one.weight_grad_s, edge_s=0.1
+        )
         # A copy is an object of its own, whose passes are read anew.
         first_s = _best_s(lambda: simulate(replace(schedule), one).makespan_s, repeat)  # noqa: B023
         simulation = simulate(schedule, one)

@@ -71,14 +71,13 @@ def cells(quick: bool, cases: Sequence[str], ranks: Sequence[int]) -> Iterator[C
 
 def problems(cell: Cell) -> list[OrderProblem]:
     """The cell with one stage a rank, and with two, there and back and round and round."""
+    from costmodel.placement import looped, zigzag
     from costmodel.schema.errors import Infeasible
-    from planner.schedules.placement import looped, zigzag
     from planner.synthesis import OrderProblem
 
     found = []
-    placements = {"1f1b": looped(cell.pp, 1), "zb-v": zigzag(cell.pp, 2), "interleaved-1f1b": looped(cell.pp, 2)}
-    for placed_as, placement in placements.items():
-        priced = stages_of(cell, len(placement) // cell.pp, placed_as)
+    for placement in (looped(cell.pp, 1), zigzag(cell.pp, 2), looped(cell.pp, 2)):
+        priced = stages_of(cell, placement)
         if priced is None:
             continue
         times, weights = priced
@@ -90,12 +89,12 @@ def problems(cell: Cell) -> list[OrderProblem]:
     return found
 
 
-def stages_of(cell: Cell, vpp: int, placed_as: str) -> tuple[Any, tuple[float, ...] | None] | None:
-    """(StageTimes, weight of each stage) with stages where ``placed_as``, a schedule, has them; None where a model has
-    fewer layers than stages.
-    """
+def stages_of(cell: Cell, stage_to_rank: tuple[int, ...]) -> tuple[Any, tuple[float, ...] | None] | None:
+    """(StageTimes, weight of each stage); None where a model has fewer layers than stages."""
+    from costmodel.placement import zigzag
     from planner.simulator import StageTimes
 
+    vpp = len(stage_to_rank) // cell.pp
     if cell.case in UNIFORM:
         f, i, w, comm = UNIFORM[cell.case]
         return StageTimes.uniform(cell.pp * vpp, f / vpp, i / vpp, w / vpp, comm), None
@@ -114,8 +113,11 @@ def stages_of(cell: Cell, vpp: int, placed_as: str) -> tuple[Any, tuple[float, .
         return None
     lengths = tuple(int(length) for length in even_split(total, cell.pp * vpp))
     layout = Layout(tp=TP, pp=cell.pp, vpp=vpp, num_microbatches=cell.num_microbatches)
-    layers = price_layers(problem.setting, problem.network, Layouts.from_rows([(layout, placed_as)]))
-    placement = Placement(layout, placed_as, lengths, (0,) * total)
+    # Any schedule of the placement will do: times are those of its stages.
+    there_and_back = "zb-v" if stage_to_rank == zigzag(cell.pp, vpp) else "interleaved-1f1b"
+    schedule = "1f1b" if vpp == 1 else there_and_back
+    layers = price_layers(problem.setting, problem.network, Layouts.from_rows([(layout, schedule)]))
+    placement = Placement(layout, schedule, lengths, (0,) * total)
     return stage_times(layers, placement, problem), tuple(length * cell.pp / total for length in lengths)
 
 
@@ -181,7 +183,7 @@ def _print_exact() -> None:
     """Found against proven optimal makespan on seeded tiny problems."""
     from random import Random
 
-    from planner.schedules.placement import looped, zigzag
+    from costmodel.placement import looped, zigzag
     from planner.simulator import StageTimes
     from planner.synthesis import OrderProblem, synthesize
     from planner.synthesis.exact import solve_exactly

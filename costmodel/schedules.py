@@ -16,6 +16,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.placement import looped, mirrored, zigzag
 from costmodel.schema.errors import InvalidSpec
 
 Form = Callable[[Any, Any, Any, Any], Any]
@@ -55,6 +56,11 @@ class ScheduleForm:
     copies: int = 1
     splits_backward: bool = False
     forwards_first: bool = False
+
+    def stage_to_rank(self, pp: int, vpp: int) -> tuple[int, ...]:
+        """Where the stages of all copies live, each copy's in model order."""
+        one = (zigzag if self.placement == "zigzag" else looped)(pp, vpp)
+        return one if self.copies == 1 else mirrored(one, pp)
 
 
 def _one_stage(p: Any, m: Any, v: Any) -> Any:
@@ -252,11 +258,8 @@ class Stages:
 def stages_of(schedule: str, pp: int, vpp: int) -> Stages:
     """The placement of a schedule's stages on ``pp`` ranks. Raises KeyError for a name that has no form."""
     form = SCHEDULES[schedule]
-    there = list(range(pp))
-    one = [
-        rank for chunk in range(vpp) for rank in (there[::-1] if form.placement == "zigzag" and chunk % 2 else there)
-    ]
-    homes = [[pp - 1 - rank for rank in one] if copy % 2 else one for copy in range(form.copies)]
+    stage_to_rank = form.stage_to_rank(pp, vpp)
+    homes = np.reshape(stage_to_rank, (form.copies, -1)).tolist()
     columns = {name: np.zeros(pp, np.int64) for name in ("embedding", "head", "activations", "gradients")}
     for home in homes:
         columns["embedding"][home[0]] = columns["head"][home[-1]] = 1
@@ -264,7 +267,7 @@ def stages_of(schedule: str, pp: int, vpp: int) -> Stages:
             columns["activations"][before] += before != after
             columns["gradients"][after] += before != after
     return Stages(
-        stage_to_rank=tuple(rank for home in homes for rank in home),
+        stage_to_rank=stage_to_rank,
         copies=form.copies,
         embedding=columns["embedding"] > 0,
         head=columns["head"] > 0,

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from costmodel.schema.errors import Infeasible, InvalidSpec, UnknownName
+from costmodel.schema.runtime import Runtime
 
 DEGREES = ("tp", "pp", "vpp", "cp_ring", "cp_ulysses", "ep", "etp", "dp_replicate", "dp_shard", "micro_batch_size")
 """Keys of ``--fix`` whose value is a whole number from 1."""
@@ -18,6 +19,9 @@ CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     }
 )
 """Keys of ``--fix`` with a few values each. ``schedule`` is the one key that neither table holds."""
+
+SYNTHESIZED = "auto"
+"""What stands for an order of passes that is found rather than named."""
 
 WORLD = ("tp", "pp", "cp_ring", "cp_ulysses", "dp_replicate", "dp_shard")
 """The degrees whose product is the number of devices."""
@@ -138,10 +142,38 @@ def parse_forbidden(items: Iterable[str]) -> frozenset[str]:
 
 
 def schedule_name(text: str) -> str:
-    """The canonical name of a pipeline schedule, from any known spelling. Raises UnknownName."""
+    """The canonical name of a pipeline schedule, from any known spelling. Raises UnknownName; InvalidSpec for ``auto``,
+    which names none.
+    """
     from planner.schedules.names import canonical_name
 
+    if text.strip().lower() == SYNTHESIZED:
+        raise InvalidSpec(
+            f"schedule {text!r} stands for an order yet to be found, and one schedule must be named here",
+            "plan --schedule auto and plan schedule auto find one",
+        )
     return canonical_name(text)
+
+
+def check_schedules(asked: Iterable[str], fixed: Mapping[str, int | str], runtime: Runtime) -> None:
+    """The runtime must have every schedule asked for, and a fixed one must exist at the fixed ``pp`` and ``vpp``.
+
+    Raises InvalidSpec.
+    """
+    from planner.schedules import SCHEDULES
+
+    alone = fixed.get("schedule")
+    for name in dict.fromkeys((*asked, *([str(alone)] if alone else []))):
+        if name not in runtime.schedules:
+            raise InvalidSpec(f"schedule {name!r}: the runtime {runtime.name} has {', '.join(runtime.schedules)}")
+    if alone:
+        kind = SCHEDULES[str(alone)]
+        ranks = [int(fixed["pp"])] if "pp" in fixed else range(1, 5)
+        chunks = [int(fixed["vpp"])] if "vpp" in fixed else [kind.vpp]
+        # No schedule needs more than two micro-batches.
+        if not any(kind.allows(pp, 2, vpp) for pp in ranks for vpp in chunks):
+            degrees = ", ".join(f"{key}={fixed[key]}" for key in ("pp", "vpp") if key in fixed)
+            raise InvalidSpec(f"--fix {degrees}: schedule {kind.name!r} needs {kind.rule}")
 
 
 def _schedules() -> tuple[str, ...]:

@@ -17,11 +17,16 @@ from costmodel.schema.fit import Fit
 from costmodel.schema.model import ModelSpec
 from costmodel.schema.runtime import Runtime
 from costmodel.schema.workload import Workload
-from planner.constraints import check_agreement, check_world, parse_fixed, parse_forbidden, schedule_name
+from planner.constraints import (
+    SYNTHESIZED,
+    check_agreement,
+    check_schedules,
+    check_world,
+    parse_fixed,
+    parse_forbidden,
+    schedule_name,
+)
 from planner.workload import build_workload
-
-SYNTHESIZED = "auto"
-"""What stands for an order of passes that is found rather than named."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,7 @@ def build_request(
     asked = [part.strip() for item in schedules for part in item.split(",") if part.strip()]
     only = tuple(dict.fromkeys(schedule_name(part) for part in asked if part.lower() != SYNTHESIZED))
     check_agreement(fixed, forbidden, only)
+    check_schedules(only, fixed, runtime_spec)
     return Request(
         model=model_spec,
         device=device,

@@ -92,7 +92,7 @@ def to_csv(schedule: Schedule) -> str:
     """
     refused = csv_losses(schedule).refused
     if refused:
-        raise Infeasible(f"schedule {schedule.name!r} cannot be written as PyTorch's CSV: {refused[0]}", refused)
+        raise Infeasible(f"schedule {schedule.name!r} cannot be written as PyTorch's CSV", refused)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for order in schedule.orders:
@@ -111,7 +111,8 @@ def from_csv(text: str, name: str, source: str = "the file") -> Schedule:
     """
     orders: list[tuple[Pass, ...]] = []
     homes: dict[int, int] = {}
-    for rank, row in enumerate(_rows(text, source)):
+    # Spreadsheets put a byte order mark in front.
+    for rank, row in enumerate(_rows(text.removeprefix("\ufeff"), source)):
         order = []
         for column, cell in enumerate(row):
             written = cell.strip()

@@ -11,6 +11,7 @@ from costmodel.schema.errors import InvalidSpec, UnknownName
 from costmodel.schema.layout import Layout
 from costmodel.schema.runtime import Runtime
 from planner.constraints import CHOICES, WORLD, schedule_name
+from planner.schedules import SCHEDULES
 
 RECOMPUTE = CHOICES["recompute"]
 
@@ -75,13 +76,16 @@ class GivenLayout:
 
     def complete(self, num_devices: int, global_batch_size: int, runtime: Runtime) -> Layout:
         """The whole layout on ``num_devices``: ``dp_shard`` takes what is left; where it is more than one, the highest
-        ZeRO stage of the runtime; sequence parallelism unless the runtime never does it.
+        ZeRO stage of the runtime; sequence parallelism unless the runtime never does it; as many chunks a rank as the
+        schedule that was given needs.
 
         num_microbatches = global_batch_size / (dp · micro_batch_size).
 
         Raises InvalidSpec when the degrees do not multiply to ``num_devices`` or the batch does not divide.
         """
         degrees = dict(self.degrees)
+        if self.given_schedule is not None:
+            degrees.setdefault("vpp", SCHEDULES[self.given_schedule].vpp)
         ranks = self.num_ranks
         if "dp_shard" not in degrees and num_devices % ranks == 0:
             degrees["dp_shard"] = num_devices // ranks

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from costmodel.schema.errors import InvalidSpec
+from costmodel.schema.schedule import PassKind, Schedule
 
 if TYPE_CHECKING:
-    from costmodel.schema.schedule import Schedule
     from planner.schedules import PassTimes
     from planner.synthesis import Synthesis
 
@@ -47,8 +48,31 @@ def parse_pieces(text: str) -> list[float]:
     except ValueError:
         raise InvalidSpec(f"--frozen {text}: must be times with commas between them, like 0.5,0.25") from None
     if not all(0 <= piece < float("inf") for piece in pieces):
-        raise InvalidSpec(f"--frozen {text}: each must be 0 or more")
+        raise InvalidSpec(f"--frozen {text}: each must be a finite number from 0")
     return pieces
+
+
+def check_heeded(name: str, given: Mapping[str, float]) -> None:
+    """Of the times ``given`` by option, those that ``auto`` cannot look at must be 0. Raises InvalidSpec."""
+    if name.strip().lower() != "auto":
+        return
+    for option, time in given.items():
+        if time:
+            raise InvalidSpec(
+                f"--{option} {time:g}: auto finds an order for --f, --b, --w, --comm and --recompute alone",
+                "add it to --comm" if option == "wire" else "leave it out, or name a schedule",
+            )
+
+
+def check_runs(schedule: Schedule, gather: float, reduce: float, vocab: float) -> None:
+    """A time other than 0 must be that of some pass of the schedule. Raises InvalidSpec."""
+    for option, time, kind, hint in (
+        ("gather", gather, PassKind.UNSHARD, "zeropp and breadth-first+fsdp have them"),
+        ("reduce", reduce, PassKind.REDUCE_GRAD, "zeropp and breadth-first+fsdp have them"),
+        ("vocab", vocab, PassKind.VOCAB_FORWARD, "1f1b-vocab-1 and 1f1b-vocab-2 have them"),
+    ):
+        if time and kind not in schedule.kinds:
+            raise InvalidSpec(f"--{option} {time:g}: {schedule.name} has no passes {kind.value}", hint)
 
 
 def _read(path: str, sizes: Sizes) -> Schedule:
@@ -97,11 +121,13 @@ def _check_sizes(name: str, sizes: Sizes) -> None:
 
 
 def _check_cells(pp: int, microbatches: int, chunks: int, most: int) -> None:
+    from planner.report.units import plural
+
     if pp * chunks * microbatches > most:
         raise InvalidSpec(
-            f"--pp {pp} with {chunks} chunks a rank and --microbatches {microbatches} is too much to build here: "
-            f"their product may be {most:,} at most",
+            f"--pp {pp} with {plural(chunks, 'chunk')} a rank and --microbatches {microbatches} is too much to build "
+            f"here: their product may be {most:,} at most",
             f"take --microbatches {max(1, min(microbatches, 4 * pp))}: a schedule repeats itself after a few per rank"
             if 4 * pp * pp * chunks <= most
-            else "take fewer ranks",
+            else f"take fewer {'chunks' if chunks > pp else 'ranks'}",
         )

@@ -33,7 +33,10 @@ def predict(
     ] = None,
     tp: Annotated[int | None, typer.Option(help="Tensor parallel.", rich_help_panel=LAYOUT)] = None,
     pp: Annotated[int | None, typer.Option(help="Pipeline parallel.", rich_help_panel=LAYOUT)] = None,
-    vpp: Annotated[int | None, typer.Option(help="Model chunks a pipeline rank.", rich_help_panel=LAYOUT)] = None,
+    vpp: Annotated[
+        int | None,
+        typer.Option(help="Model chunks a pipeline rank; default what --schedule needs.", rich_help_panel=LAYOUT),
+    ] = None,
     cp_ring: Annotated[int | None, typer.Option(help="Context parallel, ring.", rich_help_panel=LAYOUT)] = None,
     cp_ulysses: Annotated[
         int | None, typer.Option(help="Context parallel, all-to-all.", rich_help_panel=LAYOUT)

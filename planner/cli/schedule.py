@@ -19,8 +19,8 @@ def schedule(
         typer.Argument(
             metavar="NAME",
             help="gpipe, 1f1b, interleaved-1f1b, breadth-first, hanayo, chimera, bitpipe (each also with +2bp, which "
-            "puts weight gradients off), zb-h1, zb-h2, zb-v, v-half, v-min, dualpipe, dualpipe-v, zeropp, "
-            "1f1b-vocab-1, 1f1b-vocab-2; auto; or FILE.csv, an order.",
+            "puts weight gradients off), breadth-first+fsdp, zb-h1, zb-h2, zb-v, v-half, v-min, dualpipe, dualpipe-v, "
+            "zeropp, 1f1b-vocab-1, 1f1b-vocab-2; auto; or FILE.csv, an order.",
             show_default=False,
         ),
     ],
@@ -40,7 +40,7 @@ def schedule(
         float, typer.Option(help="How long a message occupies a rank's link; messages queue.", rich_help_panel=TIMES)
     ] = 0.0,
     gather: Annotated[float, typer.Option(help="Gathering the parameters (UNSHARD).", rich_help_panel=TIMES)] = 0.0,
-    reduce: Annotated[float, typer.Option(help="Reducing the gradients.", rich_help_panel=TIMES)] = 0.0,
+    reduce: Annotated[float, typer.Option(help="Reducing the gradients (REDUCE_GRAD).", rich_help_panel=TIMES)] = 0.0,
     vocab: Annotated[
         float, typer.Option(help="The output layer's forward, for 1f1b-vocab-1 and -2.", rich_help_panel=TIMES)
     ] = 0.0,
@@ -81,7 +81,7 @@ def schedule(
 
     from costmodel.passes import csv_losses, to_csv
     from planner.cli.files import check_writable, write_text
-    from planner.cli.order import parse_pieces, take_order
+    from planner.cli.order import check_heeded, check_runs, parse_pieces, take_order
     from planner.schedules import PassTimes
     from planner.schedules.bubble_filling import fill_bubbles
     from planner.schedules.report import rank_times, summarize
@@ -93,13 +93,16 @@ def schedule(
     times = {"f": f, "b": b, "w": w, "comm": comm, **more, "optimizer": optimizer or 0.0}
     for option, time in times.items():
         if not 0 <= time < float("inf"):
-            raise InvalidSpec(f"--{option} {time:g}: must be 0 or more")
+            raise InvalidSpec(f"--{option} {time:g}: must be a finite number from 0")
     if f + b + w <= 0:
         raise InvalidSpec("--f, --b and --w are all 0: nothing would run", "give one of them a time")
     if post_validation and optimizer is None:
         raise InvalidSpec("--post-validation says when the update runs, but there is none", "give --optimizer a time")
     sizes = (("--pp", pp), ("--microbatches", microbatches), ("--vpp", vpp))
-    built, found = take_order(name, sizes, PassTimes(f, b, w, comm), memory_cap)
+    check_heeded(name, {"wire": wire, "gather": gather, "reduce": reduce, "vocab": vocab})
+    # What is recomputed runs inside the backward, before its input gradient.
+    built, found = take_order(name, sizes, PassTimes(f, b + recompute, w, comm), memory_cap)
+    check_runs(built, gather, reduce, vocab)
     pieces = parse_pieces(frozen)
     if pieces:
         built = fill_bubbles(built, rank_times(built, f, b, w, comm, **more), pieces)
@@ -121,5 +124,5 @@ def schedule(
 
     console = make_console()
     if found:
-        console.print(found.summary())
+        console.print(found.summary() + ("; all without the frozen pieces" if pieces else ""))
     print_schedule(simulation, summary, console, transfers=gather + reduce > 0)

@@ -5,12 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from planner.report.console import ReportConsole
-from planner.report.units import percent
+from planner.report.units import percent, plural
 from planner.simulator.drawing import draw
 
 if TYPE_CHECKING:
     from planner.schedules.report import ScheduleSummary
     from planner.simulator import Simulation
+
+MOST_PEAKS = 64
+"""Ranks whose peaks are listed one by one."""
 
 
 def print_schedule(
@@ -21,7 +24,7 @@ def print_schedule(
     """
     schedule = simulation.schedule
     chunks = schedule.stages_per_copy // schedule.num_ranks
-    shape = f"{schedule.num_ranks} ranks, {schedule.num_microbatches} micro-batches"
+    shape = f"{plural(schedule.num_ranks, 'rank')}, {plural(schedule.num_microbatches, 'micro-batch')}"
     shape += f", {chunks} chunks a rank" if chunks > 1 else ""
     shape += f", {schedule.copies} copies of the model" if schedule.copies > 1 else ""
     console.print(f"[bold]{schedule.name}[/bold]: {shape}")
@@ -32,5 +35,7 @@ def print_schedule(
     )
     if summary["step"] is not None:
         console.print(f"step with its optimizer {summary['step']:g}")
-    console.print(f"peak activations per rank, in micro-batches: {', '.join(f'{peak:g}' for peak in peaks)}\n")
+    few = len(peaks) <= MOST_PEAKS
+    listed = ", ".join(f"{peak:g}" for peak in peaks) if few else f"{min(peaks):g} to {max(peaks):g}"
+    console.print(f"peak activations per rank, in micro-batches: {listed}\n")
     console.print(draw(simulation, width=console.width, markup=True, transfers=transfers), soft_wrap=True)

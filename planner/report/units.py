@@ -53,6 +53,11 @@ def count(value: float) -> str:
     return f"{digits(value / factor)}{unit}" if unit else f"{value:,.0f}"
 
 
+def plural(number: int, noun: str) -> str:
+    """``1 rank``, ``2 ranks``, ``8 micro-batches``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "es" if noun.endswith("ch") else "s")
+
+
 def percent(share: float) -> str:
     """0.4567 -> ``45.7%``; anything that rounds to nothing is ``0%``, and only 1 itself is ``100%``."""
     if share == 0 or abs(share) < 5e-5:

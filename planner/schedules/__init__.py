@@ -2,7 +2,7 @@
 
 ``check_schedule`` is that of ``costmodel.passes``, handed on.
 
-May import ``costmodel.schema`` and ``costmodel.passes``; ``report`` also ``planner.simulator``.
+May import ``costmodel`` (sizes, placement and passes); ``report`` and ``block_search`` also ``planner.simulator``.
 """
 
 from costmodel.passes import check_schedule

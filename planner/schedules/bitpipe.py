@@ -14,8 +14,8 @@ Training" (the two merged Vs). Leaves out: their early forwarding between units.
 
 from __future__ import annotations
 
+from costmodel.placement import zigzag
 from costmodel.schema.schedule import Pass
-from planner.schedules.placement import zigzag
 from planner.schedules.units import packed_units
 
 

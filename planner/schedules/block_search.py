@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import islice, product
 
+from costmodel.placement import zigzag
 from costmodel.schema.errors import Infeasible
 from costmodel.schema.schedule import Schedule
 from planner.schedules.building_block import BuildingBlock, uniform_block
-from planner.schedules.placement import zigzag
 from planner.schedules.report import rank_times
 from planner.schedules.squeeze import Ahead, Squeezed, squeeze
 from planner.schedules.times import EQUAL_TIMES, PassTimes
@@ -41,6 +42,7 @@ def blocks(pp: int, memory_limit: float) -> Iterator[BuildingBlock]:
         yield from (_stretched(pp, less) for less in range(limit, _VPP - 1, -1))
 
 
+@lru_cache(maxsize=4)
 def v_schedule(
     pp: int, num_microbatches: int, memory_limit: float, times: PassTimes = EQUAL_TIMES, tries: int = 6
 ) -> Schedule:

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from costmodel.placement import zigzag
 from costmodel.schema.schedule import Pass, PassKind
-from planner.schedules.placement import zigzag
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,6 @@ class BuildingBlock:
         started = sum(math.floor((time - self.starts[leg][rank]) / self.cycle) + 1 for leg in range(self.vpp))
         ended = sum(math.ceil((time - self.starts[leg][rank]) / self.cycle) for leg in range(self.vpp, 2 * self.vpp))
         return started - ended
-
-    @property
-    def peak_microbatches(self) -> float:
-        """The largest of ``peaks``, in micro-batches of all of a rank's layers."""
-        return max(self.peaks) / self.vpp
 
     @cached_property
     def collisions(self) -> int:

@@ -15,8 +15,8 @@ halving, which trade memory for the bubbles between units when B = 2F.
 
 from __future__ import annotations
 
+from costmodel.placement import looped
 from costmodel.schema.schedule import Pass
-from planner.schedules.placement import looped
 from planner.schedules.units import packed_units
 
 

@@ -1,5 +1,5 @@
-"""What the papers say of their schedules, to hold the generated orders against; for Hanayo and ZeroPP, and for units
-at B = 2F beyond the first, what the generators derive.
+"""What the papers say of their schedules, to hold the generated orders against; for Hanayo, V-Half, V-Min and ZeroPP,
+and for units at B = 2F beyond the first, what the generators derive.
 
 Bubbles are times, makespan - m(F + I + W) with F, I, W the times of all of a rank's layers for one micro-batch and no
 delay between ranks: a published ratio R is the bubble R / (1 - R) · m(F + I + W). A full backward takes I + W. Peaks
@@ -45,6 +45,14 @@ def _filled(p: int, m: int) -> bool:
     return m >= p
 
 
+def _doubled(p: int, m: int) -> bool:
+    return m >= 2 * p
+
+
+def _doubled_in_a_v(p: int, m: int) -> bool:
+    return p > 2 and m >= 2 * p
+
+
 def _whole_units(p: int, m: int) -> bool:
     return m % p == 0
 
@@ -80,6 +88,19 @@ CLOSED_FORMS: dict[str, tuple[ClosedForm, ...]] = {
     "hanayo": _units(lambda p: 2 * (p - 1)),
     "chimera": _units(lambda p: p - 2),
     "bitpipe": _units(lambda p: p - 2),
+    "zb-h1": (ClosedForm(SPLIT_EVENLY, lambda p, m, v: p - 1, lambda p, m, v: p, _doubled),),
+    "zb-h2": (ClosedForm(SPLIT_EVENLY, lambda p, m, v: p - 1, lambda p, m, v: 2 * p - 1, _doubled),),
+    "zb-v": (ClosedForm(SPLIT_EVENLY, lambda p, m, v: (p - 1) / 2, lambda p, m, v: p, _doubled),),
+    "v-half": (
+        ClosedForm(
+            SPLIT_EVENLY, lambda p, m, v: (3 * p - (6 if p % 2 else 7)) / 2, lambda p, m, v: p / 2 + 1, _doubled_in_a_v
+        ),
+    ),
+    "v-min": (
+        ClosedForm(
+            SPLIT_EVENLY, lambda p, m, v: (4 * p - (7, 5, 9)[p % 3]) / 2, lambda p, m, v: (p + 4) // 3, _doubled_in_a_v
+        ),
+    ),
     "dualpipe": (
         ClosedForm(
             SPLIT_EVENLY,

@@ -16,8 +16,8 @@ number of waves, which is ``vpp`` / 2 here.
 
 from __future__ import annotations
 
+from costmodel.placement import zigzag
 from costmodel.schema.schedule import Pass
-from planner.schedules.placement import zigzag
 from planner.schedules.units import packed_units
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from costmodel.placement import looped
 from costmodel.schema.schedule import Pass
-from planner.schedules.placement import looped
 from planner.schedules.times import PassTimes
 
 
@@ -29,11 +29,6 @@ class ScheduleKind:
     stage_to_rank: Callable[[int, int], tuple[int, ...]] = looped
     copies: int = 1
     heeds_times: bool = False
-
-    @property
-    def needs_vpp(self) -> bool:
-        """Whether a rank holds several stages."""
-        return self.vpp > 1
 
     def orders(self, pp: int, num_microbatches: int, vpp: int, times: PassTimes) -> tuple[tuple[Pass, ...], ...]:
         """The passes of each rank in order."""

@@ -78,8 +78,8 @@ def canonical_name(name: str) -> str:
     folded, suffix = _fold(name), ""
     for ending in (DEFERRED, GATHERED):
         if folded.endswith(_fold(ending)):
-            folded, suffix = folded.removesuffix(_fold(ending)), ending
+            folded, suffix = folded.removesuffix(_fold(ending)), ending + suffix
     found = _CANONICAL.get(folded) or _CANONICAL.get(folded.removeprefix("schedule"))
     if found is None or found + suffix not in NAMES:
-        raise UnknownName("schedule", name, NAMES if "+" in name else _PUBLISHED)
+        raise UnknownName("schedule", name, NAMES if "+" in name else _PUBLISHED, "plan schedule --help lists all")
     return found + suffix

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from costmodel.schedules import SCHEDULES as FORMS
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.schedule import Pass, Schedule
 from planner.schedules.bitpipe import bitpipe
@@ -20,7 +21,6 @@ from planner.schedules.interleaved import interleaved_1f1b
 from planner.schedules.kind import ScheduleKind
 from planner.schedules.names import DEFERRED, GATHERED, canonical_name
 from planner.schedules.one_f_one_b import one_f_one_b
-from planner.schedules.placement import two_way, two_way_zigzag, zigzag
 from planner.schedules.times import EQUAL_TIMES, PassTimes
 from planner.schedules.two_bp import defer_weight_grads
 from planner.schedules.v_half import v_half
@@ -52,112 +52,52 @@ def _gathered(kind: ScheduleKind) -> ScheduleKind:
     return replace(kind, name=kind.name + GATHERED, generate=generate)
 
 
-def _v_shaped(name: str, generate: Callable[..., list[list[Pass]]], heeds_times: bool = False) -> ScheduleKind:
+def _priced(
+    name: str, generate: Callable[..., list[list[Pass]]], rule: str, vpp: int = 1, heeds_times: bool = False
+) -> ScheduleKind:
+    """A schedule that the cost model has a form of, which says the rest."""
+    form = FORMS[name]
     return ScheduleKind(
         name,
         generate,
-        lambda pp, m, vpp: (pp >= 2) & (m >= 1) & (vpp == 2),
-        "pp >= 2, vpp = 2 and m >= 1",
-        splits_backward=True,
-        vpp=2,
-        stage_to_rank=zigzag,
-        heeds_times=heeds_times,
+        form.allows,
+        rule,
+        form.splits_backward,
+        vpp,
+        form.stage_to_rank,
+        form.copies,
+        heeds_times,
     )
 
 
+_ONE_STAGE = "vpp = 1 and m >= 1"
+_ONE_SPLIT_STAGE = "pp >= 2, vpp = 1 and m >= 1"
+_V_SHAPED = "pp >= 2, vpp = 2 and m >= 1"
+_BOTH_WAYS = "an even pp, vpp = 1 and m >= 2"
+
 _PLAIN = (
-    ScheduleKind("gpipe", gpipe, lambda pp, m, vpp: (pp >= 1) & (m >= 1) & (vpp == 1), "vpp = 1 and m >= 1"),
-    ScheduleKind("1f1b", one_f_one_b, lambda pp, m, vpp: (pp >= 1) & (m >= 1) & (vpp == 1), "vpp = 1 and m >= 1"),
-    ScheduleKind(
-        "interleaved-1f1b",
-        interleaved_1f1b,
-        lambda pp, m, vpp: (pp >= 2) & (vpp >= 2) & (m >= 1),
-        "pp >= 2, vpp >= 2 and m >= 1",
-        vpp=2,
-    ),
-    ScheduleKind(
-        "breadth-first",
-        breadth_first,
-        lambda pp, m, vpp: (pp >= 1) & (vpp >= 2) & (m >= 1),
-        "vpp >= 2 and m >= 1",
-        vpp=2,
-    ),
-    ScheduleKind(
-        "hanayo",
-        hanayo,
-        lambda pp, m, vpp: (pp >= 2) & (vpp >= 2) & (vpp % 2 == 0) & (m >= 1),
-        "pp >= 2, vpp = 2, 4, 6, … (two for each wave) and m >= 1",
-        vpp=2,
-        stage_to_rank=zigzag,
-    ),
-    ScheduleKind(
-        "chimera",
-        chimera,
-        lambda pp, m, vpp: (pp >= 2) & (pp % 2 == 0) & (vpp == 1) & (m >= 2),
-        "an even pp, vpp = 1 and m >= 2",
-        stage_to_rank=two_way,
-        copies=2,
-    ),
-    ScheduleKind(
-        "bitpipe",
-        bitpipe,
-        lambda pp, m, vpp: (pp >= 2) & (pp % 2 == 0) & (vpp >= 2) & (m >= 2),
-        "an even pp, vpp >= 2 and m >= 2",
-        vpp=2,
-        stage_to_rank=two_way_zigzag,
-        copies=2,
-    ),
+    _priced("gpipe", gpipe, _ONE_STAGE),
+    _priced("1f1b", one_f_one_b, _ONE_STAGE),
+    _priced("interleaved-1f1b", interleaved_1f1b, "pp >= 2, vpp >= 2 and m >= 1", vpp=2),
+    _priced("breadth-first", breadth_first, "vpp >= 2 and m >= 1", vpp=2),
+    _priced("hanayo", hanayo, "pp >= 2, vpp = 2, 4, 6, … (two for each wave) and m >= 1", vpp=2),
+    _priced("chimera", chimera, _BOTH_WAYS),
+    _priced("bitpipe", bitpipe, "an even pp, vpp >= 2 and m >= 2", vpp=2),
 )
 
 _SPLIT = (
-    ScheduleKind(
-        "zb-h1",
-        zb_h1,
-        lambda pp, m, vpp: (pp >= 2) & (m >= 1) & (vpp == 1),
-        "pp >= 2, vpp = 1 and m >= 1",
-        splits_backward=True,
-    ),
-    ScheduleKind(
-        "zb-h2",
-        zb_h2,
-        lambda pp, m, vpp: (pp >= 2) & (m >= 1) & (vpp == 1),
-        "pp >= 2, vpp = 1 and m >= 1",
-        splits_backward=True,
-        heeds_times=True,
-    ),
-    _v_shaped("zb-v", zb_v, heeds_times=True),
-    _v_shaped("v-half", v_half),
-    _v_shaped("v-min", v_min),
-    ScheduleKind(
-        "dualpipe",
-        dualpipe,
-        lambda pp, m, vpp: (pp >= 2) & (pp % 2 == 0) & (vpp == 1) & (m >= 2),
-        "an even pp, vpp = 1 and m >= 2",
-        splits_backward=True,
-        stage_to_rank=two_way,
-        copies=2,
-    ),
-    ScheduleKind(
-        "dualpipe-v",
-        dualpipe_v,
-        lambda pp, m, vpp: (pp >= 2) & (vpp == 2) & (m >= 1),
-        "pp >= 2, vpp = 2 and m >= 1",
-        splits_backward=True,
-        vpp=2,
-        stage_to_rank=zigzag,
-    ),
-    ScheduleKind(
-        "zeropp",
-        zeropp,
-        lambda pp, m, vpp: (pp >= 2) & (vpp >= 1) & (m >= 1),
-        "pp >= 2, vpp >= 1 and m >= 1",
-        splits_backward=True,
-        vpp=2,
-    ),
+    _priced("zb-h1", zb_h1, _ONE_SPLIT_STAGE),
+    _priced("zb-h2", zb_h2, _ONE_SPLIT_STAGE, heeds_times=True),
+    _priced("zb-v", zb_v, _V_SHAPED, vpp=2, heeds_times=True),
+    _priced("v-half", v_half, _V_SHAPED, vpp=2),
+    _priced("v-min", v_min, _V_SHAPED, vpp=2),
+    _priced("dualpipe", dualpipe, _BOTH_WAYS),
+    _priced("dualpipe-v", dualpipe_v, _V_SHAPED, vpp=2),
+    _priced("zeropp", zeropp, "pp >= 2, vpp >= 1 and m >= 1", vpp=2),
 )
 
 _VOCABULARY = tuple(
-    ScheduleKind(name, generate, lambda pp, m, vpp: (pp >= 2) & (m >= 1) & (vpp == 1), "pp >= 2, vpp = 1 and m >= 1")
+    ScheduleKind(name, generate, FORMS["zb-h1"].allows, _ONE_SPLIT_STAGE)
     for name, generate in (("1f1b-vocab-1", one_f_one_b_vocab_1), ("1f1b-vocab-2", one_f_one_b_vocab_2))
 )
 

@@ -19,8 +19,8 @@ With the backward split (2BP) and F = I the slots fit again.
 
 from __future__ import annotations
 
+from costmodel.placement import mirrored
 from costmodel.schema.schedule import Pass, PassKind
-from planner.schedules.placement import mirrored
 
 
 def packed_units(

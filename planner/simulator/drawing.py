@@ -36,7 +36,7 @@ _Block = tuple[Pass, int, int]
 
 
 def draw(simulation: Simulation, width: int = 100, markup: bool = False, transfers: bool = False) -> str:
-    """Rows of at most ``width`` characters; with ``markup``, rich's colour tags around each pass.
+    """Rows of at most ``width`` characters, and a legend; with ``markup``, rich's colour tags around each pass.
 
     A pass is as wide as its share of the makespan, rounded to columns. It shows its letter and micro-batch where they
     fit (``F12──``), else its letter; a pass narrower than half a column may not show. ``·`` is idle. Later stages of
@@ -72,7 +72,7 @@ def draw(simulation: Simulation, width: int = 100, markup: bool = False, transfe
         if transfers and beside:
             rows.append(row(" " * label_width, beside))
     indent = " " * label_width
-    legend = fill(_legend(simulation, transfers), max(width, 100), initial_indent=indent, subsequent_indent=indent)
+    legend = fill(_legend(simulation, transfers), max(width, 60), initial_indent=indent, subsequent_indent=indent)
     return "\n".join([*rows, legend])
 
 
@@ -101,12 +101,15 @@ def _block(step: Pass, width: int, first_copy: int, dim: bool, markup: bool) -> 
 
 
 def _legend(simulation: Simulation, transfers: bool) -> str:
-    """The kinds that are there, and nothing else."""
+    """The kinds that take time, and nothing else."""
     schedule = simulation.schedule
+    takes_time = (simulation.finish_s > simulation.start_s).tolist()
+    timed = (step for step, takes in zip(passes_of(schedule), takes_time, strict=True) if takes)
+    kinds = {part.kind for step in timed for part in (step, *step.parts)}
     shown = [
         f"{letter} {words}"
         for kind, (letter, _, words) in _LOOKS.items()
-        if kind in schedule.kinds and (transfers or kind not in _TRANSFERS)
+        if kind in kinds and (transfers or kind not in _TRANSFERS)
     ]
     if schedule.copies > 1:
         shown.append("small letters the second copy" if schedule.copies == 2 else "small letters the other copies")

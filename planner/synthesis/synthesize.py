@@ -2,7 +2,8 @@
 
 1. Generators   every published schedule that fits the problem and its cap
 2. Rules        list scheduling under many rules of urgency (``rules``)
-3. Blocks       a search over building blocks (``block_search``)
+3. Blocks       uniform V-shaped building blocks that fill the cap, and a search over blocks for any placement
+                (``block_search``)
 
 Rules and blocks are tried with few micro-batches, some more than are ever in flight, and their schedules stretched to
 all by repeating their best steady state. The leaders are justified, and the best is searched around.
@@ -21,7 +22,7 @@ from planner.simulator import simulate
 from planner.synthesis.block_search import search_blocks
 from planner.synthesis.bounds import lower_bound
 from planner.synthesis.budget import Budget
-from planner.synthesis.generators import generator_candidates
+from planner.synthesis.generators import generator_candidates, v_block_candidate
 from planner.synthesis.lines import Lines, lines_of, to_schedule
 from planner.synthesis.list_scheduling import Recipe, list_schedule
 from planner.synthesis.local_search import EQUAL, LocalSearch
@@ -102,6 +103,8 @@ def synthesize(problem: OrderProblem, effort: float = 1.0, seconds: float | None
 
     pool = list(generator_candidates(problem, lines))
     if not any(_optimal(timing, bound) for _, timing in pool):
+        block = v_block_candidate(problem, lines)
+        pool += [] if block is None else [(BLOCKS, block)]
         pool += _grown(problem, lines, budget, seed)
     pool.sort(key=lambda entry: (round(entry[1].makespan / (bound or 1.0), 9), max(peaks(lines, entry[1].orders))))
     candidates: dict[str, float] = {}

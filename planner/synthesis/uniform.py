@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from math import inf
 
+from costmodel.placement import looped, zigzag
 from costmodel.schema.errors import Infeasible, InvalidSpec
 from planner.schedules import SCHEDULES, PassTimes
-from planner.schedules.placement import looped, zigzag
 from planner.simulator import StageTimes
 from planner.synthesis.problem import OrderProblem
 from planner.synthesis.synthesize import Synthesis, best_generator, synthesize
@@ -35,7 +35,7 @@ def synthesize_uniform(
     """
     one_f_one_b = min(pp, num_microbatches)
     if memory_cap is not None and not 0 < memory_cap < inf:
-        raise InvalidSpec(f"memory cap {memory_cap:g} must be more than 0", "1 is the peak of 1f1b")
+        raise InvalidSpec(f"memory cap {memory_cap:g} must be a finite number above 0", "1 is the peak of 1f1b")
     cap = inf if memory_cap is None else memory_cap * one_f_one_b
     if cap < 1.0 - 1e-9:
         raise Infeasible(
@@ -63,7 +63,10 @@ def synthesize_uniform(
         found.append(synthesize(best.problem, effort, seed=seed))
     others = [placement for placement in dict.fromkeys(published) if placement not in searched]
     found += [one for one in map(best_generator, map(problem, others)) if one is not None]
-    best = min(found, key=lambda one: one.makespan)
+    # Of equally fast ones the leanest.
+    fastest = min(one.makespan for one in found)
+    equal = [one for one in found if one.makespan <= fastest * (1.0 + 1e-9)]
+    best = min(equal, key=lambda one: (max(one.peak_activations), one.makespan))
     candidates: dict[str, float] = {}
     for one in found:
         for family, makespan in one.candidates.items():

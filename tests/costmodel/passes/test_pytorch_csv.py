@@ -78,7 +78,7 @@ def test_what_others_do_their_own_way_is_named() -> None:
 
 
 def test_idle_cells_blanks_and_communication_are_read_over() -> None:
-    text = "0UNSHARD, 0F0 ,0SEND_F0,,0RECV_B0,0B0,0REDUCE_GRAD\r\n,1RECV_F0,1F0,1B0,1SEND_B0\r\n"
+    text = "\ufeff0UNSHARD, 0F0 ,0SEND_F0,,0RECV_B0,0B0,0REDUCE_GRAD\r\n,1RECV_F0,1F0,1B0,1SEND_B0\r\n"
     assert from_csv(text, "read").to_text() == {"0": "0UNSHARD 0F0 0B0 0REDUCE_GRAD", "1": "1F0 1B0"}
 
 

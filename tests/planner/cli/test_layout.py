@@ -40,6 +40,12 @@ def test_schedule_follows_the_chunks() -> None:
     assert GivenLayout().override(vpp=2, schedule="GPipe").schedule == "gpipe"
 
 
+def test_chunks_follow_the_schedule() -> None:
+    assert GivenLayout().override(pp=2, schedule="zb-v").complete(4, 32, TORCH).vpp == 2
+    assert GivenLayout().override(pp=2, schedule="1f1b").complete(4, 32, TORCH).vpp == 1
+    assert GivenLayout().override(pp=2, vpp=4, schedule="hanayo").complete(4, 32, TORCH).vpp == 4
+
+
 def test_file_then_flags(tmp_path: Path) -> None:
     path = tmp_path / "layout.json"
     path.write_text(

@@ -59,11 +59,28 @@ def test_sends_end_before_what_they_feed_starts() -> None:
 def test_chrome_form_and_names() -> None:
     trace = _simulation(m=2).trace(name=lambda step: f"layer {step.stage}")
     chrome = json.loads(json.dumps(trace.to_chrome()))
-    assert len(chrome["traceEvents"]) == len(trace.events)
-    assert chrome["traceEvents"][0] == {
-        "ph": "X", "pid": 0, "tid": "compute", "name": "layer 0", "cat": "compute", "ts": 0, "dur": 1e6,
+    spans = [event for event in chrome["traceEvents"] if event["ph"] == "X"]
+    assert len(spans) == len(trace.events)
+    assert spans[0] == {
+        "ph": "X", "pid": 0, "tid": 1, "name": "layer 0", "cat": "compute", "ts": 0, "dur": 1e6,
     }  # fmt: skip
     assert Trace.load_json(trace.model_dump_json(), "trace") == trace
+
+
+def test_chrome_form_numbers_and_names_its_lanes() -> None:
+    """Viewers take processes and threads as whole numbers; the first lane of every rank is its compute."""
+    events = _simulation("zeropp", 4, 8, 2).trace().to_chrome()["traceEvents"]
+    lanes = {event["tid"]: (event["pid"], event["cat"]) for event in events if event["ph"] == "X"}
+    names: dict[str, dict[int, tuple[int, str]]] = {"process_name": {}, "thread_name": {}}
+    for event in events:
+        if event["ph"] == "M":
+            names[event["name"]][event["tid"]] = event["pid"], event["args"]["name"]
+    assert names["thread_name"] == lanes
+    assert names["process_name"] == {tid: (rank, f"rank {rank}") for tid, (rank, _) in lanes.items()}
+    assert all(isinstance(number, int) for event in events for number in (event["pid"], event["tid"]))
+    assert {lane for _, lane in lanes.values()} == {"compute", "communication", "send"}
+    for rank in range(4):
+        assert min((tid, lane) for tid, (home, lane) in lanes.items() if home == rank)[1] == "compute"
 
 
 def test_drawing_by_hand() -> None:
@@ -82,9 +99,10 @@ def test_drawing_by_hand() -> None:
 def test_rows_are_as_wide_as_asked_and_markup_adds_only_colour(name: str, vpp: int, width: int) -> None:
     simulation = _simulation(name, 4, 8, vpp)
     plain, marked = draw(simulation, width), draw(simulation, width, markup=True)
-    rows = plain.splitlines()[:-1]
-    assert len(rows) == 4
+    rows, legend = plain.splitlines()[:4], plain.splitlines()[4:]
     assert {len(row) for row in rows} == {max(width, 8)}
+    assert legend
+    assert max(map(len, legend)) <= max(width, 60)
     assert Text.from_markup(marked).plain == plain
     assert "[blue]" in marked
 
@@ -161,3 +179,12 @@ def test_second_copy_has_small_letters_and_a_pair_both() -> None:
     drawn = draw(simulate(schedule, StageTimes.uniform(4, 1.0, 1.0, 1.0)), 200)
     assert [label for label in ("F0─", "f1─", "F2+b1─", "B0─") if label not in drawn.splitlines()[0]] == []
     assert drawn.splitlines()[-1].strip().startswith("F forward, B backward, + both side by side, small letters")
+
+
+def test_legend_names_what_is_drawn_and_fits() -> None:
+    """Embeddings that take no time are not seen, output layers that do are."""
+    schedule = build_schedule("1f1b-vocab-1", 3, 4)
+    drawn = draw(simulate(schedule, rank_times(schedule, 1.0, 1.0, 1.0, 0.0, vocab=1.0)), width=60)
+    assert max(map(len, drawn.splitlines())) <= 60
+    assert "S output layer" in drawn
+    assert "E embedding" not in drawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from planner.schedules.placement import looped, zigzag
+from costmodel.placement import looped, zigzag
 from planner.simulator import StageTimes
 from planner.synthesis import OrderProblem
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from order_problems import order_problems
 
-from planner.schedules.placement import looped, zigzag
+from costmodel.placement import looped, zigzag
 from planner.simulator import StageTimes
 from planner.synthesis import OrderProblem, synthesize
 from planner.synthesis.bounds import lower_bound

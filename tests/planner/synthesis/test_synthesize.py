@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import Callable
 from math import inf
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from order_problems import order_problems, uniform
 
+from costmodel.placement import looped
 from costmodel.schema.errors import Infeasible, InvalidSpec
 from planner.cli.main import status_of
 from planner.schedules import SCHEDULES, PassTimes, build_schedule, check_schedule
-from planner.schedules.placement import looped
+from planner.schedules.block_search import v_schedule
 from planner.schedules.report import rank_shares, rank_times
 from planner.simulator import StageTimes, simulate
 from planner.synthesis import OrderProblem, synthesize
@@ -163,6 +166,26 @@ def test_any_placement_is_at_least_as_fast_as_each() -> None:
             assert free.makespan <= simulation.makespan_s * (1 + 1e-9), name
 
 
+def test_of_equally_fast_orders_the_leanest_is_taken() -> None:
+    """Several schedules take no longer than any order can; ZB-V keeps least."""
+    found = synthesize_uniform(4, 8, PassTimes(1.0, 1.0, 1.0))
+    assert found.makespan == pytest.approx(found.lower_bound)
+    assert found.family == "zb-v"
+    assert max(found.peak_activations) == pytest.approx(4)
+
+
+@pytest.mark.parametrize("cap", [1.0, 1.5, 2.0, 2.5, 3.5])
+def test_never_slower_than_a_building_block_made_for_the_cap(cap: float) -> None:
+    """Blocks between V-Min and ZB-V, which have no name of their own."""
+    times = PassTimes(1.15, 1.15, 0.7, 0.02)
+    schedule = v_schedule(4, 6, cap, times)
+    simulation = simulate(schedule, rank_times(schedule, 1.15, 1.15, 0.7, 0.02))
+    found = synthesize_uniform(4, 6, times, 2, cap / 4, effort=0.01)
+    assert found.makespan <= simulation.makespan_s * (1 + 1e-9)
+    assert found.lower_bound <= found.makespan * (1 + 1e-9)
+    assert max(found.peak_activations) <= cap * (1 + 1e-9)
+
+
 def test_command_prints_what_it_found(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = "schedule auto --pp 3 --microbatches 4 --vpp 2 --memory-cap 0.5 --b 1.5 --comm 0.1 --json"
     assert status_of(arguments.split()) == 0
@@ -185,7 +208,7 @@ def test_command_says_where_the_order_comes_from(capsys: pytest.CaptureFixture[s
     [
         ("1f1b --memory-cap 1", 2, "--memory-cap 1 bounds the schedule 'auto' alone, not '1f1b'"),
         ("auto --memory-cap 0.2", 1, "memory cap 0.2 is 0.8 of a micro-batch, and a rank needs room for one"),
-        ("auto --memory-cap 0", 2, "memory cap 0 must be more than 0"),
+        ("auto --memory-cap 0", 2, "memory cap 0 must be a finite number above 0"),
         ("auto --vpp 4096", 2, "is too much to build here"),
     ],
 )
@@ -207,3 +230,15 @@ def test_problem_refuses_what_cannot_be() -> None:
     ):
         with pytest.raises(InvalidSpec):
             build(**{"stage_to_rank": (0, 1), "num_microbatches": 2, "times": times, "memory_cap": 3.0} | wrong)
+
+
+@pytest.mark.parametrize("case", ["1:1:1:0", "llama-8b"])
+def test_benchmark_poses_every_placement(case: str) -> None:
+    """One stage a rank, two round and round, two there and back, in the same unit of memory."""
+    benchmark = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "synthesis.py"))
+    posed = benchmark["problems"](benchmark["Cell"](case, 4, 4, 4.0))
+    assert sorted(problem.num_stages for problem in posed) == [4, 8, 8]
+    assert len({problem.stage_to_rank for problem in posed}) == 3
+    for problem in posed:
+        assert sum(problem.weights) == pytest.approx(4)
+        assert problem.times.num_stages == problem.num_stages

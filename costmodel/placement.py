@@ -16,13 +16,3 @@ def zigzag(pp: int, vpp: int) -> tuple[int, ...]:
 def mirrored(stage_to_rank: tuple[int, ...], pp: int) -> tuple[int, ...]:
     """Two copies, the second from the other end: where the first has rank r the second has p - 1 - r."""
     return stage_to_rank + tuple(pp - 1 - rank for rank in stage_to_rank)
-
-
-def two_way(pp: int, vpp: int) -> tuple[int, ...]:
-    """Two looped copies in opposite directions: stage p + i on rank p - 1 - i where v = 1."""
-    return mirrored(looped(pp, vpp), pp)
-
-
-def two_way_zigzag(pp: int, vpp: int) -> tuple[int, ...]:
-    """Two zigzag copies in opposite directions."""
-    return mirrored(zigzag(pp, vpp), pp)
