@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
+import math
 import platform
 import statistics
 import subprocess
@@ -69,14 +70,23 @@ def paced_plans(names: Sequence[str], num_microbatches: int, recompute: str) -> 
 
 
 def simulated_s(plan: Plan, unit_s: float, send_s: float) -> float:
-    """The makespan when F, I and W of a layer, and its recomputation, take ``unit_s`` each, and a send ``send_s``."""
+    """The makespan when F, I and W of a layer, its recomputation and a pass on a part of the vocabulary take ``unit_s``
+    each, a send ``send_s``, and a collective over the ranks a send for each level of a binary tree.
+    """
     import numpy as np
 
-    from planner.simulator import StageTimes, simulate
+    from costmodel.schema.schedule import VOCAB_KINDS
+    from planner.simulator import StageTimes, VocabTimes, simulate
 
     pass_s = unit_s * np.array(plan.pipeline.layers_per_stage)
     again_s = pass_s if plan.layers[0].recompute == "full" else 0.0
-    return simulate(plan.schedule(), StageTimes(pass_s, pass_s, pass_s, again_s, edge_s=send_s)).makespan_s
+    schedule, vocab = plan.schedule(), None
+    if schedule.kinds & VOCAB_KINDS:
+        passes = ("embed_forward_s", "embed_backward_s", "forward_s", "backward_s", "weight_grad_s")
+        joint = ("embedded_s", "statistics_s", "vocab_gradient_s", "broadcast_s")
+        tree_s = math.ceil(math.log2(RANKS)) * send_s
+        vocab = VocabTimes(**dict.fromkeys(passes, np.array(unit_s)), **dict.fromkeys(joint, np.array(tree_s)))
+    return simulate(schedule, StageTimes(pass_s, pass_s, pass_s, again_s, edge_s=send_s, vocab=vocab)).makespan_s
 
 
 def measured(plans: Mapping[str, Plan], steps: int, unit_s: float) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.plan import Plan
+from costmodel.schema.schedule import VOCAB_KINDS
 from executor.capabilities import check_runnable
 from executor.clock import PassClock, PassUnits
 from executor.loss import cross_entropy, loss_context
@@ -19,6 +20,7 @@ from executor.pipeline import LossFunction, Pipeline, StageShapes
 from executor.sharding import Numerics, Sharding
 from executor.shared import SharedParameters
 from executor.stages import StageBuilder
+from executor.vocabulary import VocabularyPasses
 
 
 def apply_plan(
@@ -39,6 +41,11 @@ def apply_plan(
     Raises InvalidSpec when the plan asks for what the executor cannot run, or for another number of ranks.
     """
     check_runnable(plan)
+    if loss_function is not cross_entropy and plan.layout.pp > 1 and plan.schedule().kinds & VOCAB_KINDS:
+        raise InvalidSpec(
+            f"schedule {plan.pipeline.schedule!r} computes cross-entropy in parts, and takes no loss_function",
+            "leave loss_function out, or take a schedule that does not split the vocabulary",
+        )
     if dist.get_world_size() != plan.world_size:
         raise InvalidSpec(
             f"the plan is for {plan.world_size} ranks, the process group has {dist.get_world_size()}",
@@ -83,6 +90,7 @@ class ParallelModel:
         self.builder = StageBuilder(
             plan, self.schedule, self.mesh, self.sharding, device, seed, loss_parallel=self.splits_vocabulary
         )
+        self.vocabulary = self.builder.build_vocabulary(model)
         self.stages = self.builder.build(model)
         self.shared = self._share_parameters()
         self.pipeline = self._build_pipeline() if self.schedule else None
@@ -101,6 +109,8 @@ class ParallelModel:
             self.shared.sum_gradients(self._parameters_by_stage())
         for stage in self.stages.values():
             self.sharding.average_gradients(stage)
+        if self.vocabulary:
+            self.vocabulary.average_gradients(self.mesh["dp_replicate"])
         return self._global_mean(loss)
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
@@ -111,13 +121,17 @@ class ParallelModel:
         """
         for _, name, parameter in self._parameters_by_stage():
             yield self.shared.name_of(name) if self.shared else name, parameter
+        if self.vocabulary:
+            yield from self.vocabulary.named_parameters()
 
     def parameters_and_holders(self) -> Iterator[tuple[nn.Parameter, float]]:
-        """Each of this rank's parameters, and how many stages of all ranks hold the same part of it."""
+        """Each of this rank's parameters, and how many ranks hold the same part of it."""
         ranks_per_stage = self.plan.world_size // self.plan.layout.pp
         for index, name, parameter in self._parameters_by_stage():
             stages = len(self.shared.holders(index, name)) if self.shared else 1
             yield parameter, stages * ranks_per_stage / _shards(parameter)
+        for parameter in self.vocabulary.parameters() if self.vocabulary else ():
+            yield parameter, self.plan.world_size / _shards(parameter)
 
     def _parameters_by_stage(self) -> Iterator[tuple[int, str, nn.Parameter]]:
         for index, stage in self.stages.items():
@@ -146,7 +160,12 @@ class ParallelModel:
             for index, layers in ((index, self.builder.layers(index)) for index in self.stages)
         }
         group = self.mesh["pp"].get_group()
-        return Pipeline(self.stages, self.schedule, shapes, self.loss_function, group, self.device, self.clock, units)
+        vocabulary = None
+        if self.vocabulary:
+            vocabulary = VocabularyPasses(self.vocabulary, self.schedule, group, self.numerics.compute, self.clock)
+        return Pipeline(
+            self.stages, self.schedule, shapes, self.loss_function, group, self.device, self.clock, units, vocabulary
+        )
 
     def _accumulate(self, tokens: Tensor, targets: Tensor) -> Tensor:
         microbatches = self.plan.layout.num_microbatches

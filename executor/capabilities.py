@@ -8,7 +8,7 @@ from costmodel.passes import check_schedule
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.model import AttentionBlock, LayerKind, MLPBlock, ModelSpec
 from costmodel.schema.plan import Plan
-from costmodel.schema.schedule import PassKind
+from costmodel.schema.schedule import VOCAB_KINDS, PassKind, Schedule
 
 UNSUPPORTED_DEGREES = ("cp_ring", "cp_ulysses", "ep", "etp")
 """Layout degrees that must be 1."""
@@ -16,8 +16,8 @@ UNSUPPORTED_DEGREES = ("cp_ring", "cp_ulysses", "ep", "etp")
 PRECISIONS = ("fp32", "tf32", "bf16")
 """Matrix product precisions; ``tf32`` is fp32 with TF32 matrix products where the device has them."""
 
-PASSES = tuple(kind for kind in PassKind if not kind.startswith(("VOCAB", "FROZEN")))
-"""Kinds of passes: those of stages. The vocabulary split over stages and frozen models in bubbles are planned only."""
+PASSES = tuple(kind for kind in PassKind if kind is not PassKind.FROZEN_FORWARD)
+"""Kinds of passes. A plan carries no frozen model: its passes are for programs of their own (executor/frozen.py)."""
 
 OPTIMIZERS = ("adamw", "sgd", "sgd-momentum")
 
@@ -138,4 +138,23 @@ def _pipeline_reasons(plan: Plan) -> Iterator[str]:
         schedule = plan.schedule()
         if unknown := sorted(kind.value for kind in schedule.kinds - set(PASSES)):
             yield f"pipeline.passes has {', '.join(unknown)}, and the executor runs {', '.join(PASSES)}"
+        if schedule.kinds & VOCAB_KINDS:
+            yield from _vocabulary_reasons(plan, schedule)
         yield from (f"pipeline.passes, {problem}" for problem in check_schedule(schedule))
+
+
+def _vocabulary_reasons(plan: Plan, schedule: Schedule) -> Iterator[str]:
+    layout, model = plan.layout, plan.model
+    split = "with the vocabulary split over pipeline ranks the executor runs"
+    if not {PassKind.VOCAB_IN_FORWARD, PassKind.VOCAB_FORWARD} <= schedule.kinds:
+        yield f"pipeline.passes splits one end of the model, and {split} both VOCAB_IN_F and VOCAB_F"
+    if layout.tp > 1:
+        yield f"layout.tp = {layout.tp}, and {split} tp = 1"
+    if layout.dp_shard > 1 and layout.zero_stage > 0:
+        yield f"layout.zero_stage = {layout.zero_stage} over dp_shard = {layout.dp_shard}, and {split} zero_stage = 0"
+    if model.tie_word_embeddings:
+        yield f"model.tie_word_embeddings = True, and {split} an embedding and a head of their own"
+    if schedule.copies > 1:
+        yield f"pipeline.copies = {schedule.copies}, and {split} one copy of the model"
+    if -(-model.vocab_size // layout.pp) * (layout.pp - 1) >= model.vocab_size:
+        yield f"model.vocab_size = {model.vocab_size} leaves one of pp = {layout.pp} ranks without a row"

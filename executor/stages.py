@@ -11,11 +11,12 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from costmodel.schema.plan import Plan, PlanLayer
-from costmodel.schema.schedule import Schedule
+from costmodel.schema.schedule import VOCAB_KINDS, Schedule
 from executor.activations import keep_activations
 from executor.initialise import materialise
 from executor.sharding import Sharding
 from executor.tensor_parallel import split_embedding, split_head, split_layer
+from executor.vocabulary import VocabularyPart
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,19 @@ class StageBuilder:
         taken = {index: self._take(model, index) for index in self._own_stages()}
         return {index: self._prepare(stage, index) for index, stage in taken.items()}
 
+    @property
+    def splits_vocabulary(self) -> bool:
+        """Whether embedding and output layer are split over the pipeline ranks instead of being on its end stages."""
+        return self.schedule is not None and not self.schedule.kinds.isdisjoint(VOCAB_KINDS)
+
+    def build_vocabulary(self, model: Any) -> VocabularyPart | None:
+        """This rank's part of the vocabulary where it is split; call it before ``build``."""
+        if not self.splits_vocabulary:
+            return None
+        for name in ("embed_tokens", "lm_head"):
+            self._materialise(getattr(model, name), name)
+        return VocabularyPart(model.embed_tokens, model.lm_head, self.mesh["pp"])
+
     def layers(self, index: int) -> list[PlanLayer]:
         """The layers on a stage; copies of the model hold the same."""
         if self.schedule is None:
@@ -58,7 +72,10 @@ class StageBuilder:
 
     def _take(self, model: Any, index: int) -> Any:
         first, last = self._ends(index)
-        stage = model.stage([layer.index for layer in self.layers(index)], first=first, last=last)
+        embeds = first and not self.splits_vocabulary
+        stage = model.stage([layer.index for layer in self.layers(index)], first=embeds, last=last)
+        if last and self.splits_vocabulary:
+            stage.lm_head = nn.Identity()
         if self.schedule and index >= self.schedule.stages_per_copy:
             return deepcopy(stage)
         if last and not first and self.plan.model.tie_word_embeddings:
@@ -67,6 +84,7 @@ class StageBuilder:
 
     def _prepare(self, stage: Any, index: int) -> nn.Module:
         first, last = self._ends(index)
+        first = first and not self.splits_vocabulary
         tied = first and last and stage.embed_tokens.weight is stage.lm_head.weight
         if first:
             self._prepare_embedding(stage, tied)

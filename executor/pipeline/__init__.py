@@ -1,6 +1,7 @@
 """This rank's stages and the order of passes that drives them, on PyTorch's pipelining runtime.
 
-``runtime`` is the one file that knows the private parts of that runtime. May import ``executor``, ``costmodel``, torch.
+``stage`` and ``runtime`` are the files that know the private parts of that runtime. May import ``executor``,
+``costmodel``, torch.
 """
 
 from executor.pipeline.pipeline import LossFunction, Pipeline

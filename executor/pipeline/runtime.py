@@ -1,152 +1,55 @@
-"""The one file that knows PyTorch's private pipelining runtime. Tests pin every private name used here.
+"""Runtime: lowered actions run one after the other by PyTorch's private pipelining runtime.
 
-The runtime is handed, for every schedule alike, the passes with their sends, receives, gathers and reductions as
-``costmodel.passes.lower`` places them, and executes them one after the other. What is ours:
+This file and stage.py are the ones that know it; tests pin every private name they use. The runtime is handed, for
+every schedule alike, the passes with their sends, receives, gathers, reductions and collectives as
+``costmodel.passes.lower`` places them. What is ours:
 
-* a stage is first or last in its own copy of the model, whatever its number, so that two copies may run through the
-  ranks in opposite directions, and nothing passes from the last stage of one copy to the first of the next;
 * losses are kept by micro-batch, for a micro-batch may end on any rank and in any order;
-* the first stage splits its backward as every other does: the runtime leaves all of it to W there;
+* of a stage's sends in one direction the last two are under way; the runtime holds what all of them carry until the
+  step ends;
 * actions of kinds that PyTorch does not know run through functions of ours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.distributed import ProcessGroup
-from torch.distributed.fsdp import FSDPModule
-from torch.distributed.pipelining import PipelineStage
-from torch.distributed.pipelining.schedules import _Action, _ComputationType, _PipelineScheduleRuntime
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.pipelining.schedules import (
+    _Action,
+    _batch_p2p,
+    _ComputationType,
+    _PipelineScheduleRuntime,
+    _wait_batch_p2p,
+)
 
 from costmodel.passes.actions import Action, ActionKind
-from costmodel.schema.schedule import NO_MICROBATCH, PassKind, Schedule
-from executor.clock import PassClock, PassUnits
-from executor.pipeline.shapes import StageShapes
+from costmodel.schema.schedule import NO_MICROBATCH, Schedule
+from executor.pipeline.stage import Stage
 
 
-class Stage(PipelineStage):
-    """A stage that knows its ends and its micro-batches, times its passes, and finds its parameters gathered for them.
+class _Sends:
+    """Sends under way. A send is waited for when the next one of its stage and direction has been issued."""
 
-    The runtime looks parameters up by identity for I and W, and a layer that a forward pass freed (ZeRO-3) would show
-    it the sharded ones. A first stage that splits its backward is cut behind its embedding, whose output takes the
-    place of the tokens, which have no gradient: I goes down to it, W does the rest and the embedding.
-    """
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self.stages = {stage.stage_index: stage for stage in stages}
+        self.under_way: dict[tuple[int, _ComputationType], list[dist.Work]] = {}
 
-    def __init__(
-        self,
-        module: nn.Module,
-        index: int,
-        schedule: Schedule,
-        shapes: StageShapes,
-        group: ProcessGroup,
-        device: torch.device,
-        clock: PassClock,
-        units: PassUnits,
-    ) -> None:
-        self._first, self._last = schedule.is_first(index), schedule.is_last(index)
-        self.clock, self.units = clock, units
-        order = schedule.orders[schedule.stage_to_rank[index]]
-        own = [part for step in order for part in step.work if part.stage == index]
-        self.microbatches = {part.microbatch for part in own if part.kind is PassKind.FORWARD}
-        self._embeds = self._first and any(part.kind is PassKind.INPUT_GRAD for part in own)
-        if self._embeds:
-            module.embed_tokens.register_forward_hook(self._cut_after_embedding)
-        self._cut: list[tuple[Tensor, Tensor]] = []
-        self._embedded: dict[int, Tensor] = {}
-        entry, out = shapes.ends(first=self._first, last=self._last)
-        super().__init__(module, index, schedule.num_stages, device, input_args=entry, output_args=out, group=group)
+    def __call__(self, action: _Action, _: object) -> None:
+        kind, stage = action.computation_type, self.stages[action.stage_index]
+        activation = kind is _ComputationType.SEND_F
+        operations = stage.get_fwd_send_ops if activation else stage.get_bwd_send_ops
+        work = _batch_p2p(operations(action.microbatch_index))
+        key = action.stage_index, kind
+        _wait_batch_p2p(self.under_way.pop(key, []))
+        self.under_way[key] = work
 
-    @property
-    def is_first(self) -> bool:
-        return self._first
-
-    @property
-    def is_last(self) -> bool:
-        return self._last
-
-    def forward_one_chunk(
-        self, fwd_chunk_id: int, args: Any, kwargs: dict[str, Any] | None = None, save_forward_output: bool = True
-    ) -> Any:
-        with self._passing("F", fwd_chunk_id):
-            out = super().forward_one_chunk(fwd_chunk_id, args, kwargs, save_forward_output=save_forward_output)
-        if self._embeds:
-            outputs, _ = self.fwd_cache[fwd_chunk_id]
-            self._embedded[fwd_chunk_id], entry = self._cut.pop()
-            self.fwd_cache[fwd_chunk_id] = outputs, [entry]
-        return out
-
-    def backward_one_chunk(
-        self, bwd_chunk_id: int, loss: Tensor | None = None, full_backward: bool = True, last_backward: bool = False
-    ) -> None:
-        with self._passing("B" if full_backward else "I", bwd_chunk_id):
-            if not full_backward:
-                self._gather()
-            if self._embeds and not full_backward:
-                self._input_gradient(bwd_chunk_id, loss)
-                return
-            super().backward_one_chunk(
-                bwd_chunk_id, loss=loss, full_backward=full_backward, last_backward=last_backward
-            )
-            if self._embeds:
-                self._embedding_gradient(bwd_chunk_id, *self.bwd_cache.pop(bwd_chunk_id))
-
-    def backward_weight_one_chunk(self, bwd_chunk_id: int, last_backward: bool = False) -> None:
-        with self._passing("W", bwd_chunk_id):
-            self._gather()
-            if not self._embeds:
-                super().backward_weight_one_chunk(bwd_chunk_id, last_backward=last_backward)
-                return
-            groups, gradient = self.backward_state.pop(bwd_chunk_id)
-            self.backward_maybe_with_nosync("weight", {"param_groups": groups})
-            self._embedding_gradient(bwd_chunk_id, gradient)
-
-    def _cut_after_embedding(self, _module: nn.Module, _args: Any, embedded: Tensor) -> Tensor:
-        entry = embedded.detach().requires_grad_()
-        self._cut.append((embedded, entry))
-        return entry
-
-    def _input_gradient(self, microbatch: int, loss: Tensor | None) -> None:
-        """I of a first stage: down to what the embedding gave out."""
-        output, inputs = self.fwd_cache.pop(microbatch)
-        gradients = None if self.is_last else self._retrieve_recv_grads(microbatch)
-        work = {"stage_output": (loss,) if self.is_last else output, "output_grads": gradients, "input_values": inputs}
-        (gradient,), groups = self.backward_maybe_with_nosync("input", work)
-        self.backward_state[microbatch] = groups, gradient
-
-    def _embedding_gradient(self, microbatch: int, gradient: Tensor) -> None:
-        self._embedded.pop(microbatch).backward(gradient)
-
-    def set_local_fwd_input(self, prev_stage_outputs: Any, mb_index: int) -> None:
-        if not self.is_first:
-            super().set_local_fwd_input(prev_stage_outputs, mb_index)
-
-    def get_local_bwd_output(self, mb_index: int) -> Any:
-        return self.bwd_cache.pop(mb_index, ())
-
-    def set_local_bwd_input(self, next_stage_bwd_outputs: Any, mb_index: int) -> None:
-        if not self.is_last:
-            super().set_local_bwd_input(next_stage_bwd_outputs, mb_index)
-
-    def _setup_backward_recv_info(self, num_microbatches: int) -> None:
-        """Buffers for this copy's micro-batches only."""
-        super()._setup_backward_recv_info(num_microbatches)
-        for received in (self.args_recv_info, self.grad_recv_info):
-            for microbatch in received.keys() - self.microbatches:
-                for info in received[microbatch]:
-                    info.buffer = None
-
-    def _passing(self, kind: str, microbatch: int) -> AbstractContextManager[None]:
-        return self.clock.passing(f"{self.stage_index}{kind}{microbatch}", self.units.of(kind))
-
-    def _gather(self) -> None:
-        for module in self.submod.modules():
-            if isinstance(module, FSDPModule):
-                module.unshard()
+    def wait(self) -> None:
+        for work in self.under_way.values():
+            _wait_batch_p2p(work)
+        self.under_way.clear()
 
 
 class Runtime(_PipelineScheduleRuntime):
@@ -162,6 +65,9 @@ class Runtime(_PipelineScheduleRuntime):
     ) -> None:
         super().__init__(stages, schedule.num_microbatches, loss_fn=loss_function, scale_grads=False)
         self.losses: dict[int, Tensor] = {}
+        self.sends = _Sends(stages)
+        for send in (_ComputationType.SEND_F, _ComputationType.SEND_B):
+            self._comp_type_to_function_map[send] = self.sends
         for kind, function in extra.items():
             # register_custom_function takes PyTorch's own kinds only.
             self._comp_type_to_function_map[kind] = _on_action(function)
@@ -172,6 +78,10 @@ class Runtime(_PipelineScheduleRuntime):
         for stage in stages:
             stage.stage_index_to_group_rank = self.stage_index_to_group_rank
 
+    def step(self, *args: Any, **kwargs: Any) -> None:
+        super().step(*args, **kwargs)
+        self.sends.wait()
+
     def take_losses(self) -> list[Tensor]:
         """The losses of the last step's micro-batches that ended on this rank, detached."""
         losses = list(self.losses.values())
@@ -181,11 +91,11 @@ class Runtime(_PipelineScheduleRuntime):
     def _maybe_compute_loss(
         self, stage: Any, output: Any, target_mbs: Any, mb_index: int, loss_kwargs: Any = None
     ) -> None:
-        if stage.is_last:
+        if stage.ends_in_loss:
             self.losses[mb_index] = self._compute_loss(output, target_mbs[mb_index], loss_kwargs)
 
     def _maybe_get_loss(self, stage: Any, mb_index: int) -> Tensor | None:
-        if not stage.is_last:
+        if not stage.ends_in_loss:
             return None
         loss = self.losses[mb_index]
         self.losses[mb_index] = loss.detach()  # lets go of the graph once the backward is done

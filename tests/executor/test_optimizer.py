@@ -27,11 +27,15 @@ LAYOUTS = {
     "two-way": Layout(pp=2, num_microbatches=4),
     "two-way-zero2": Layout(pp=2, dp_shard=2, zero_stage=2, num_microbatches=2),
     "both-copies-on-a-rank": Layout(pp=2, num_microbatches=4),
+    "vocab-1": Layout(pp=2, num_microbatches=4),
+    "vocab-2-replicate": Layout(pp=2, dp_replicate=2, num_microbatches=2),
 }
 ORDERS = {
     "two-way": one_by_one((0, 1, 1, 0), 4),
     "two-way-zero2": one_by_one((0, 1, 1, 0), 2),
     "both-copies-on-a-rank": one_by_one((0, 1, 0, 1), 4),
+    "vocab-1": "1f1b-vocab-1",
+    "vocab-2-replicate": "1f1b-vocab-2",
 }
 
 
@@ -68,6 +72,8 @@ def test_training_is_the_same_in_every_layout(
         ("pp-zero1", "tp-sp"),
         ("two-way-zero2", "pp"),
         ("zero3", "two-way-zero2"),
+        ("vocab-1", "zero3"),
+        ("pp-zero1", "vocab-2-replicate"),
         ("pp", "both-copies-on-a-rank"),
     ],
 )

@@ -1,16 +1,15 @@
-"""The private parts of PyTorch's pipelining runtime that executor/pipeline/runtime.py stands on, and its own parts."""
+"""The private parts of PyTorch's pipelining runtime that executor/pipeline stands on, and its own parts."""
 
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from orders import one_by_one
-from plans import build_plan
+from plans import build_plan, small_model
 from torch.distributed.pipelining import PipelineStage
 from torch.distributed.pipelining.schedules import (
     _Action,
@@ -26,6 +25,7 @@ from costmodel.schema.layout import Layout
 from executor.clock import PassClock, PassUnits
 from executor.pipeline import StageShapes
 from executor.pipeline.runtime import torch_action
+from executor.pipeline.stage import _drop_values
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,12 @@ from executor.pipeline.runtime import torch_action
         (PipelineStage.get_local_bwd_output, ["mb_index"]),
         (PipelineStage.set_local_bwd_input, ["next_stage_bwd_outputs", "mb_index"]),
         (PipelineStage._retrieve_recv_grads, ["bwd_chunk_id"]),
+        (PipelineStage._setup_forward_recv_info, ["num_microbatches", "has_backward"]),
         (PipelineStage._setup_backward_recv_info, ["num_microbatches"]),
+        (PipelineStage.get_fwd_send_ops, ["fwd_chunk_id"]),
+        (PipelineStage.get_bwd_send_ops, ["bwd_chunk_id"]),
+        (PipelineStage.get_fwd_recv_ops, ["fwd_chunk_id"]),
+        (PipelineStage.get_bwd_recv_ops, ["bwd_chunk_id"]),
         (
             _PipelineScheduleRuntime._maybe_compute_loss,
             ["stage", "output", "target_mbs", "mb_index", "loss_kwargs"],
@@ -58,6 +63,9 @@ def test_private_signatures(function: Callable[..., Any], parameters: list[str])
         (_PipelineScheduleRuntime._prepare_schedule_with_comms, ["pipeline_order_with_comms", "compute_comms"]),
         (_PipelineScheduleRuntime._step_microbatches, ["pipeline_order_with_comms", "_comp_type_to_function_map"]),
         (PipelineStage.backward_one_chunk, ["fwd_cache", "bwd_cache", "is_first", "is_last"]),
+        (PipelineStage.forward_one_chunk, ["fwd_cache", "_retrieve_recv_activations"]),
+        (PipelineStage._retrieve_recv_activations, ["args_recv_info", "buffer", "tensor_meta"]),
+        (PipelineStage._retrieve_recv_grads, ["grad_recv_info", "buffer", "tensor_meta"]),
         (PipelineStage._resolve_peer_global_rank, ["stage_index_to_group_rank"]),
     ],
 )
@@ -85,11 +93,33 @@ def test_pytorchs_check_refuses_copies() -> None:
         _validate_schedule(orders, 2, 4, 4)
 
 
-def test_kinds_that_pytorch_does_not_know_run_by_a_function_of_ours(workers: Callable[[int], WorkerPool]) -> None:
-    plan = build_plan(Layout(pp=2, num_microbatches=3))
-    first, second = workers(2).run("extra_actions", plan=plan.model_dump_json())
-    assert " ".join(first) == re.sub(r"0F(\d)", r"0F\1 0FROZEN_F\1", plan.pipeline.passes["0"])
-    assert second == plan.pipeline.passes["1"].split()
+@pytest.mark.parametrize("schedule", ["1f1b", "zb-h1", "1f1b-vocab-1", "1f1b-vocab-2"])
+def test_memory_does_not_grow_with_the_microbatches(schedule: str, workers: Callable[[int], WorkerPool]) -> None:
+    """No buffer, output or gradient outlives its use, whether received, sent or handed over."""
+    model = small_model(2, hidden_size=64, vocab_size=16)
+    few, many = (
+        workers(2).run(
+            "peak_bytes",
+            plan=build_plan(Layout(pp=2, num_microbatches=m), model=model, schedule=schedule).model_dump_json(),
+        )
+        for m in (4, 12)
+    )
+    seq_len = 8
+    one_send = seq_len * model.hidden_size * 8
+    tokens_and_targets = 2 * seq_len * 8
+    for rank, (before, after) in enumerate(zip(few, many, strict=True)):
+        assert after - before < 8 * (tokens_and_targets + one_send / 2), f"rank {rank}"
+
+
+def test_an_output_that_is_sent_keeps_its_graph_alone() -> None:
+    entry = torch.ones(4, 8, requires_grad=True)
+    out = entry * 3
+    sent = out.detach()
+    _drop_values((out,))
+    assert out.untyped_storage().nbytes() == out.element_size()
+    out.backward(torch.full((4, 8), 2.0))
+    torch.testing.assert_close(entry.grad, torch.full((4, 8), 6.0))
+    torch.testing.assert_close(sent, torch.full((4, 8), 3.0))
 
 
 def test_shapes_at_a_stages_ends() -> None:

@@ -15,7 +15,6 @@ from costmodel.schema.layout import Layout
 from costmodel.schema.plan import Plan
 from planner.schedules import SCHEDULES, build_schedule
 
-RUN = [name for name in SCHEDULES if "vocab" not in name]
 TWO_WAY = [name for name, kind in SCHEDULES.items() if kind.copies > 1]
 
 
@@ -28,12 +27,12 @@ def plan_of(name: str, pp: int, num_microbatches: int, **options: Any) -> Plan:
 
 
 @pytest.mark.parametrize("recompute", ["none", "full"])
-@pytest.mark.parametrize("name", RUN)
+@pytest.mark.parametrize("name", SCHEDULES)
 def test_gradients_are_those_of_one_process(name: str, recompute: str, workers: Callable[[int], WorkerPool]) -> None:
     assert_parity(plan_of(name, 4, 8, recompute=(recompute,)), workers(4))
 
 
-@pytest.mark.parametrize("name", [name for name in RUN if SCHEDULES[name].allows(4, 3, SCHEDULES[name].vpp)])
+@pytest.mark.parametrize("name", [name for name in SCHEDULES if SCHEDULES[name].allows(4, 3, SCHEDULES[name].vpp)])
 def test_fewer_microbatches_than_ranks(name: str, workers: Callable[[int], WorkerPool]) -> None:
     assert_parity(plan_of(name, 4, 3), workers(4))
 

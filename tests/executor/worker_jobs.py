@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import traceback
 from collections import Counter, defaultdict
@@ -14,15 +15,15 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from costmodel.passes.actions import Action, ActionKind
-from costmodel.passes.lower import lower
+from costmodel.passes.actions import ActionKind
 from costmodel.schema.plan import Plan
-from costmodel.schema.schedule import parse_pass
+from costmodel.schema.schedule import Schedule, parse_pass
 from executor.apply import ParallelModel, apply_plan
 from executor.checkpoint import load_checkpoint, save_checkpoint
+from executor.frozen import FrozenPasses
+from executor.memory import measure_peak_memory
 from executor.model import Llama
 from executor.optimizer import build_optimizer, clip_gradients
-from executor.pipeline.runtime import Runtime
 from executor.sharding import Numerics
 
 SEED = 3
@@ -82,27 +83,26 @@ def forwards(plan: str) -> dict[str, Counter[str]]:
     return dict(counts)
 
 
-def extra_actions(plan: str) -> list[str]:
-    """One step in which a frozen piece, which no stage runs, follows each F on the first rank: the passes in order."""
+def frozen_passes(plan: str, passes: dict[str, str]) -> tuple[list[str], float, dict[int, float]]:
+    """Two steps in the order ``passes``, the plan's with FROZEN_F of three pieces: of the second the passes and the
+    loss, and by micro-batch how far a result is from running the frozen model alone.
+    """
     parallel = parallel_model(Plan.load_json(plan, "plan"))
-    schedule = parallel.plan.schedule()
-
-    def frozen(stage: int, microbatch: int) -> None:
-        with parallel.clock.passing(f"{stage}FROZEN_F{microbatch}", 1):
-            pass
-
-    orders: list[list[Action]] = [[] for _ in range(schedule.num_ranks)]
-    for rank, actions in enumerate(lower(schedule)):
-        for action in actions:
-            orders[rank].append(action)
-            if rank == 0 and action.kind is ActionKind.FORWARD:
-                orders[rank].append(action._replace(kind=ActionKind.FROZEN_FORWARD))
-    stages = parallel.pipeline.runtime._stages
-    parallel.pipeline.runtime = Runtime(
-        stages, schedule, orders, parallel.loss_function, {ActionKind.FROZEN_FORWARD: frozen}
-    )
-    parallel.step(*own_batch(parallel))
-    return [event.name for event in parallel.clock.events]
+    planned = parallel.plan.schedule()
+    filled = Schedule.from_text("filled", planned.num_microbatches, planned.stage_to_rank, passes)
+    torch.manual_seed(SEED)
+    pieces = [torch.nn.Sequential(torch.nn.Linear(8, 8), torch.nn.Tanh()).double() for _ in range(3)]
+    frozen = FrozenPasses(pieces, parallel.clock)
+    parallel.pipeline.follow(filled, {ActionKind.FROZEN_FORWARD: frozen.run})
+    for _ in range(2):
+        parallel.clock.events.clear()
+        inputs = torch.randn(filled.num_microbatches, 4, 8, dtype=torch.float64)
+        frozen.begin(inputs)
+        loss = parallel.step(*own_batch(parallel)).item()
+        results = frozen.take_results()
+    whole = torch.nn.Sequential(*pieces)
+    errors = {index: (result - whole(inputs[index])).abs().max().item() for index, result in results.items()}
+    return [event.name for event in parallel.clock.events], loss, errors
 
 
 def collectives(plan: str) -> dict[str, int]:
@@ -171,6 +171,17 @@ def passes(plan: str, unit_s: float) -> list[tuple[str, float]]:
     parallel.clock.events.clear()
     parallel.step(*own_batch(parallel))
     return [(event.name, event.duration_s) for event in parallel.clock.events]
+
+
+def peak_bytes(plan: str) -> int:
+    """The most that lived at once in the second step, in bytes."""
+    parallel = parallel_model(Plan.load_json(plan, "plan"))
+    batch = own_batch(parallel)
+    parallel.step(*batch)
+    gc.collect()  # other jobs left cycles
+    with measure_peak_memory(torch.device("cpu")) as peaks:
+        parallel.step(*batch)
+    return peaks[0].allocated_bytes
 
 
 def main() -> None:
