@@ -61,6 +61,11 @@ def estimate_pending(layouts: Layouts, rank: IntColumn) -> Column:
     return _by_schedule(layouts, rank, [form.pending for form in FORMS])
 
 
+def estimate_least_pending(layouts: Layouts, rank: IntColumn) -> Column:
+    """[n, S] what no order of the schedule leaves less than; ``estimate_pending`` where that is exact."""
+    return _by_schedule(layouts, rank, [form.least_pending or form.pending for form in FORMS])
+
+
 def estimate_gathers(layouts: Layouts, rank: IntColumn) -> tuple[Column, Column]:
     """[n, S] how often rank r gathers its sharded parameters for forwards and for backwards, where a pipeline puts off
     what it can: for every forward before the first backward, and then once and for all; or for every run of passes.

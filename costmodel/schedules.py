@@ -23,6 +23,10 @@ Form = Callable[[Any, Any, Any, Any], Any]
 """A figure from (p, m, v, rank), floats or columns that broadcast."""
 
 
+def _none(p: Any, m: Any, v: Any, r: Any) -> Any:
+    return 0.0 * (p + r)
+
+
 @dataclass(frozen=True)
 class ScheduleForm:
     """One schedule, by p ranks, m micro-batches and v stages a rank (of one copy).
@@ -31,6 +35,7 @@ class ScheduleForm:
     in_flight        micro-batches alive at once on a rank, in units of all of the rank's layers of one copy
     least_in_flight  what the order never keeps less than, where in_flight is not exact
     pending          those between input gradient and weight gradient, likewise
+    least_pending    what the order never leaves less than, where pending is not exact
     gathers          how often the rank's sharded parameters are gathered for its forwards, and again for its backwards,
                      where they stay gathered for a run of passes; None: for every forward before the first backward
     fill             what every rank but the heaviest adds to the makespan: weights of its F, I and W, over v
@@ -46,7 +51,8 @@ class ScheduleForm:
     allows: Callable[[Any, Any, Any], Any]
     in_flight: Form
     least_in_flight: Form | None = None
-    pending: Form = lambda p, m, v, r: 0.0 * (p + r)
+    pending: Form = _none
+    least_pending: Form | None = None
     gathers: Form | None = None
     fill: tuple[float, float, float] = (1.0, 1.0, 1.0)
     slack: float = 0.0
@@ -113,6 +119,23 @@ def _zeropp_unit(p: Any, m: Any, v: Any, r: Any) -> Any:
     return np.ceil(m / _rounds(m, 2.0 * p - 1.0)) + 0.0 * r
 
 
+def _zeropp_least_pending(p: Any, m: Any, v: Any, r: Any) -> Any:
+    return np.where(m >= 2.0 * p - 1.0, np.maximum(_zeropp_unit(p, m, v, r) - 2.0 * (p - 1.0 - r) / v, 0.0), 0.0)
+
+
+def _filled(pending: Form) -> Form:
+    """What ``pending`` says once there are micro-batches for both warm-up and drain, and nothing before."""
+    return lambda p, m, v, r: np.where(m >= 2.0 * p, pending(p, m, v, r), 0.0)
+
+
+def _dualpipe_pending(p: Any, m: Any, v: Any, r: Any) -> Any:
+    return np.minimum(m, _depth(p, r) + 1.0)
+
+
+def _dualpipe_v_pending(p: Any, m: Any, v: Any, r: Any) -> Any:
+    return np.minimum(m, 0.5 * (r + 1.0))
+
+
 SCHEDULES: MappingProxyType[str, ScheduleForm] = MappingProxyType(
     {
         # Huang et al. 2019, section 2.3.
@@ -129,12 +152,14 @@ SCHEDULES: MappingProxyType[str, ScheduleForm] = MappingProxyType(
             crossings=4.0,
             splits_backward=True,
         ),
-        # Qi et al. 2023, sections 2.2 and 3.1: 2p - 1 micro-batches, 2p where the order follows unequal times.
+        # Qi et al. 2023, sections 2.2 and 3.1: 2p - 1 micro-batches; where the order follows unequal times,
+        # from 2p - 1 - r to 2p.
         "zb-h2": ScheduleForm(
             _one_split_stage,
             lambda p, m, v, r: np.minimum(m, 2.0 * p) + 0.0 * r,
-            least_in_flight=lambda p, m, v, r: np.minimum(m, 2.0 * p - 1.0) + 0.0 * r,
-            pending=lambda p, m, v, r: np.minimum(m, np.minimum(2.0 * p, 2.0 * r + 3.0)),
+            least_in_flight=lambda p, m, v, r: np.where(m >= 2.0 * p, 2.0 * p - 1.0 - r, np.minimum(m, p - r)),
+            pending=lambda p, m, v, r: np.minimum(m, 2.0 * p) + 0.0 * r,
+            least_pending=_filled(lambda p, m, v, r: r + 1.0),
             fill=(1.0, 0.0, 0.0),
             splits_backward=True,
         ),
@@ -144,6 +169,7 @@ SCHEDULES: MappingProxyType[str, ScheduleForm] = MappingProxyType(
             lambda p, m, v, r: np.minimum(m, p) + 0.0 * r,
             least_in_flight=lambda p, m, v, r: np.where(m >= 2.0 * p, p, 0.5 * (np.minimum(m, p) + 1.0)) + 0.0 * r,
             pending=lambda p, m, v, r: np.minimum(m, p) + 0.0 * r,
+            least_pending=_none,
             fill=(1.0, 0.0, 0.0),
             placement="zigzag",
             splits_backward=True,
@@ -152,6 +178,7 @@ SCHEDULES: MappingProxyType[str, ScheduleForm] = MappingProxyType(
             _v_shaped,
             lambda p, m, v, r: np.minimum(m, 0.5 * p + 1.0) + 0.0 * r,
             pending=lambda p, m, v, r: np.minimum(m, 0.5 * p + 1.0) + 0.0 * r,
+            least_pending=_none,
             fill=(1.0, 1.0, 1.0),
             placement="zigzag",
             splits_backward=True,
@@ -161,6 +188,7 @@ SCHEDULES: MappingProxyType[str, ScheduleForm] = MappingProxyType(
             lambda p, m, v, r: np.minimum(m, (p + 4.0) // 3.0) + 0.0 * r,
             least_in_flight=lambda p, m, v, r: np.maximum(np.minimum(m, (p + 4.0) // 3.0) - 1.0, 1.0) + 0.0 * r,
             pending=lambda p, m, v, r: np.minimum(m, (p + 4.0) // 3.0) + 0.0 * r,
+            least_pending=_none,
             fill=(1.0, 1.0, 2.0),
             tripled=True,
             placement="zigzag",
@@ -200,7 +228,8 @@ SCHEDULES: MappingProxyType[str, ScheduleForm] = MappingProxyType(
             _both_ways,
             lambda p, m, v, r: np.minimum(m, p + 1.0) + 0.0 * r,
             least_in_flight=lambda p, m, v, r: np.minimum(m // 2.0 + 1.0, 0.5 * p + 1.0) + 0.0 * r,
-            pending=lambda p, m, v, r: np.minimum(m, _depth(p, r) + 1.0),
+            pending=_dualpipe_pending,
+            least_pending=_filled(lambda p, m, v, r: np.where(m % 2 == 0, _dualpipe_pending(p, m, v, r), 0.0)),
             fill=(0.5, 1.0, -0.5),
             copies=2,
             splits_backward=True,
@@ -210,7 +239,8 @@ SCHEDULES: MappingProxyType[str, ScheduleForm] = MappingProxyType(
             _v_shaped,
             lambda p, m, v, r: np.minimum(m, p + 0.5) + 0.0 * r,
             least_in_flight=lambda p, m, v, r: np.minimum(0.5 * (m + 1.0), 0.5 * (p + 1.0)) + 0.0 * r,
-            pending=lambda p, m, v, r: np.minimum(m, 0.5 * (r + 1.0)),
+            pending=_dualpipe_v_pending,
+            least_pending=_filled(_dualpipe_v_pending),
             fill=(1.0, 2.0, -1.0),
             placement="zigzag",
             splits_backward=True,
@@ -220,6 +250,7 @@ SCHEDULES: MappingProxyType[str, ScheduleForm] = MappingProxyType(
             lambda p, m, v: (p >= 2) & (v >= 1) & (m >= 1),
             _zeropp_unit,
             pending=_zeropp_unit,
+            least_pending=_zeropp_least_pending,
             gathers=lambda p, m, v, r: _rounds(m, 2.0 * p - 1.0) + 0.0 * r,
             fill=(1.0, 0.0, 0.0),
             splits_backward=True,

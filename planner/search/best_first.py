@@ -33,6 +33,9 @@ FAR = 4.0
 NO_ROOM = 1e30
 """Times the slowest uniform price: where bisection starts when no seed could be placed."""
 
+MEMBERS = 64
+"""Layouts of one family that are placed together, at most."""
+
 FIRST_LOOK = 400
 """Rows priced under uniform policies to find the first incumbents."""
 
@@ -49,9 +52,13 @@ class Progress:
 
 @dataclass
 class Outcome:
-    """What the search found, and the account of everything it did not look at."""
+    """What the search found, and the account of everything it did not look at.
+
+    ``evaluated``: the answers as they got better, and whatever was simulated alone. ``steps_s``: of all rows that were.
+    """
 
     layouts: Layouts
+    steps_s: dict[int, float] = field(default_factory=dict)
     evaluated: list[Evaluated] = field(default_factory=list)
     pruned: dict[str, int] = field(default_factory=dict)
     bound_s: float = 0.0
@@ -152,11 +159,13 @@ def _best_first(
 ) -> None:
     """Evaluate seeds first, sharpen the bounds against what they reached, then go by bounds."""
     assert outcome.uniform is not None
-    run = Run(request, problem, layers, sets, budget, outcome, began, on_progress)
+    after_of_row_s = np.zeros(len(layers.layouts))
+    after_of_row_s[alive] = after_s
+    run = Run(request, problem, layers, sets, after_of_row_s, budget, outcome, began, on_progress)
     for row in seed_rows(outcome.uniform):
-        run.evaluate(row, 0.0)
+        run.evaluate(np.array([row]), np.zeros(1))
     for row in _other_schedules(run, alive):
-        run.evaluate(row, 0.0)
+        run.evaluate(np.array([row]), np.zeros(1))
     policies = run.policies
     # With no incumbent yet, far above what any row could take: memory alone then decides.
     reach_s = run.best_s if run.best_s < np.inf else FAR * float(np.max(outcome.uniform.step_time_s))
@@ -168,14 +177,23 @@ def _best_first(
     outcome.run = run
     outcome.near = alive[np.isfinite(bounds)].tolist()
     left = ~np.isin(alive, list(run.done))
+    never = int((left & ~np.isfinite(bounds)).sum())
+    left &= np.isfinite(bounds)
     alive, bounds = alive[left], bounds[left]
-    reached = 0
-    while reached < len(alive) and bounds[reached] < run.best_s * (1.0 - request.gap) and not run.out_of_time():
-        run.evaluate(int(alive[reached]), float(bounds[reached]))
-        reached += 1
-    rest = bounds[reached:]
+    # The incumbent only gets better: rows beyond it now are never looked at.
+    family = family_of_rows(layers.take(alive[bounds < run.best_s]))
+    waiting = np.ones(len(alive), bool)
+    while waiting.any():
+        first = int(waiting.argmax())
+        if bounds[first] >= run.best_s * (1.0 - request.gap) or run.out_of_time():
+            break
+        alike = waiting[: len(family)] & (family == family[first])
+        members = np.flatnonzero(alike & (bounds[: len(family)] < run.best_s))[:MEMBERS]
+        run.evaluate(alive[members], bounds[members])
+        waiting[members] = False
+    rest = bounds[waiting]
     beaten = int((rest >= run.best_s * (1.0 - request.gap)).sum())
-    outcome.pruned["bound"] = beaten
+    outcome.pruned["bound"] = beaten + never
     outcome.pruned["not reached"] = len(rest) - beaten
     outcome.stopped = len(rest) > beaten
     outcome.bound_s = min([run.best_s, *rest[:1].tolist(), *run.proven])
@@ -211,8 +229,10 @@ class Run:
 
     def __init__(
         self, request: Request, problem: Problem, layers: PricedLayers, sets: tuple[tuple[int, ...], ...],
-        budget: float, outcome: Outcome, began: float, on_progress: Callable[[Progress], None] | None,
+        after_s: Column, budget: float, outcome: Outcome, began: float,
+        on_progress: Callable[[Progress], None] | None,
     ) -> None:  # fmt: skip
+        self.after_s = after_s
         self.request, self.problem, self.layers, self.sets, self.budget = request, problem, layers, sets, budget
         self.outcome, self.began, self.on_progress = outcome, began, on_progress
         self.policies = tuple(sorted({policy for one in sets for policy in one}))
@@ -225,18 +245,38 @@ class Run:
 
     def place(self, row: int, limit_s: float) -> Placed:
         """The best placement of a row, or why there is none faster than the limit."""
-        return place(self.request, self.problem, self.layers.take(np.array([row])), self.sets, self.budget, limit_s)
+        return self._place(np.array([row]), limit_s)[0]
 
-    def evaluate(self, row: int, bound_s: float) -> None:
-        placed = self.place(row, self.best_s)
-        self.done.add(row)
-        self.proven.append(max(placed.bound_s, bound_s))
-        if placed.evaluated is None:
-            rule = "stage program" if placed.slower else "memory, layer by layer"
-            self.outcome.pruned[rule] = self.outcome.pruned.get(rule, 0) + 1
-        else:
-            self.outcome.evaluated.append(placed.evaluated)
-            self.best_s = min(self.best_s, placed.evaluated.step_time_s)
+    def _place(self, rows: NDArray[np.intp], limit_s: float) -> list[Placed]:
+        return place(self.problem, self.layers.take(rows), self.after_s[rows], self.sets, self.budget, limit_s)
+
+    def evaluate(self, rows: NDArray[np.intp], bounds: Column) -> None:
+        """Place the rows of one family."""
+        placed = self._place(rows, self.best_s)
+        self.done.update(rows.tolist())
+        self.proven += [max(one.bound_s, bound) for one, bound in zip(placed, bounds.tolist(), strict=True)]
+        for row, one in zip(rows.tolist(), placed, strict=True):
+            if one.step_s < np.inf:
+                self.outcome.steps_s[row] = one.step_s
+            else:
+                rule = "stage program" if one.slower else "memory, layer by layer"
+                self.outcome.pruned[rule] = self.outcome.pruned.get(rule, 0) + 1
+            if one.evaluated is not None:
+                self.outcome.evaluated.append(one.evaluated)
+                self.best_s = min(self.best_s, one.evaluated.step_time_s)
         if self.on_progress is not None:
             best = None if self.best_s == float("inf") else self.best_s
-            self.on_progress(Progress(len(self.outcome.layouts), len(self.outcome.evaluated), best, bound_s or None))
+            bound = float(bounds[0]) or None
+            self.on_progress(Progress(len(self.outcome.layouts), len(self.outcome.steps_s), best, bound))
+
+
+def family_of_rows(layers: PricedLayers) -> NDArray[np.intp]:
+    """[n] equal where rows share layer costs, sends and order of passes: they differ in how state is sharded alone."""
+    layouts = layers.layouts
+    same = (
+        layouts.schedule, layouts.pp, layouts.vpp, layouts.num_microbatches, layouts.world_size, layers.index,
+        layers.edge_s, layers.busy_s,
+    )  # fmt: skip
+    if not len(layouts):
+        return np.zeros(0, np.intp)
+    return np.asarray(np.unique(np.stack(same, axis=1).astype(np.float64), axis=0, return_inverse=True)[1].ravel())

@@ -54,7 +54,8 @@ def estimate_memory_floor_bytes(
     """
     kept = layers.costs.saved_bytes[:, :num_kinds][:, :, list(policies)].min(axis=2)
     number = np.bincount(kinds, minlength=num_kinds)
-    activations = least_in_flight(layers.layouts) * (kept @ number)[layers.index] / layers.layouts.pp
+    kept_at_once = least_in_flight(layers.layouts) * least_evenness(layers, len(kinds), num_kinds)
+    activations = kept_at_once * (kept @ number)[layers.index] / layers.layouts.pp
     return np.asarray(mean_state_bytes(layers, kinds, num_kinds, policies) + activations)
 
 
@@ -78,6 +79,18 @@ def most_in_flight(layouts: Layouts) -> Column:
 def least_in_flight(layouts: Layouts) -> Column:
     """[n] micro-batches of all of a rank's layers of one copy that any rank keeps at least."""
     return estimate_least_in_flight(layouts, _least_rank(layouts))[:, 0]
+
+
+def least_evenness(layers: PricedLayers, num_layers: int, num_kinds: int) -> Column:
+    """[n] what a rank keeps at least, as a share of what it would were its stages equally long: shortest over longest.
+
+    Were every stage as short as the shortest, each would still be alive as often.
+    """
+    layouts = layers.layouts
+    stages = layouts.pp * layouts.vpp
+    moved = ends_in_layers(layers, num_kinds).sum(axis=1) * layers.setting.runtime.uneven_stages
+    shortest, longest = num_layers // stages - moved, -(-num_layers // stages) + moved
+    return np.where(layouts.vpp * count_copies(layouts) > 1.0, np.maximum(shortest, 0.0) / longest, 1.0)
 
 
 def _mean_params(layers: PricedLayers, assignment: Assignment) -> LocalParams:

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from math import inf
 
 import numpy as np
+from numpy.typing import NDArray
 
 from costmodel.layouts import Column, IntColumn, Layouts, counts_per_rank, even_split
-from costmodel.price import PricedLayers
+from costmodel.memory import KeptBytes
+from costmodel.price import PricedLayers, price
 from costmodel.schedules import SCHEDULES, Stages, stages_of
-from planner.evaluate import cores_per_pipeline, evaluate, stage_times
+from costmodel.schema.schedule import Schedule
+from planner.evaluate import Evaluated, cores_per_pipeline, kept_bytes, stage_times
 from planner.order import build_order
 from planner.placement import Placement
 from planner.problem import Problem
-from planner.search.bounds import ends_in_layers, extras_floor_s
-from planner.search.options import Slot, stage_options
-from planner.search.placed import Placed, deal
-from planner.simulator import simulate
+from planner.search.bounds import ends_in_layers
+from planner.search.mixes import Slot
+from planner.search.options import SlotRooms
+from planner.search.placed import Placed, deal, repeated
+from planner.simulator import Simulation, StageTimes, simulate
 
 TRIES = 6
 """How often a mix that its order keeps longer than the mean of its stages is chosen again under less memory."""
@@ -26,7 +31,7 @@ ROUNDING = 1.0 + 1e-9
 
 
 def is_given(layouts: Layouts) -> bool:
-    """Whether the one row's split is given: a rank holds more than one stage, or there is one rank."""
+    """Whether the rows' split is given: a rank holds more than one stage, or there is one rank."""
     schedule, pp, vpp = layouts.schedule_name(0), int(layouts.pp[0]), int(layouts.vpp[0])
     return pp == 1 or vpp > 1 or SCHEDULES[schedule].copies > 1
 
@@ -77,48 +82,143 @@ def splits_of_row(problem: Problem, layers: PricedLayers) -> tuple[tuple[int, ..
 
 
 def place_given(
-    problem: Problem, layers: PricedLayers, policies: tuple[int, ...], budget_bytes: float, best_s: float
-) -> Placed:
-    """The best placement of the one row in ``layers`` over its splits, each with every rank's fastest mix that fits."""
-    placed = [
-        _place_split(problem, layers, lengths, policies, budget_bytes, best_s)
+    problem: Problem, layers: PricedLayers, after_s: Column, policies: tuple[int, ...], budget_bytes: float,
+    best_s: float,
+) -> list[Placed]:  # fmt: skip
+    """The best placement of every row in ``layers`` over its splits, each with every rank's fastest mix that fits.
+
+    Rows share layer costs, sends and order of passes, so what one is dealt is simulated for all. Only the fastest row
+    comes with its evaluation, if it beats ``best_s``. ``after_s``: [n] seconds after the passes at least.
+    """
+    splits = [
+        _Split(problem, layers, after_s, lengths, policies, budget_bytes, best_s)
         for lengths in splits_of_row(problem, layers)
     ]
-    fitting = [one for one in placed if one.evaluated is not None]
-    bound_s = min(one.bound_s for one in placed)
-    if fitting:
-        return Placed(min(fitting, key=lambda one: one.bound_s).evaluated, bound_s)
-    return Placed(None, bound_s, any(one.slower for one in placed))
+    step_s = np.min([split.step_s for split in splits], axis=0)
+    bound_s = np.min([split.bound_s for split in splits], axis=0)
+    placed = [
+        Placed(None, float(bound), any(split.slower[row] for split in splits), float(step_s[row]))
+        for row, bound in enumerate(bound_s)
+    ]
+    best = int(step_s.argmin())
+    if step_s[best] < best_s:
+        split = min(splits, key=lambda one: float(one.step_s[best]))
+        placed[best] = replace(placed[best], evaluated=split.evaluated(best))
+    return placed
 
 
-def _place_split(
-    problem: Problem,
-    layers: PricedLayers,
-    lengths: tuple[int, ...],
-    policies: tuple[int, ...],
-    budget_bytes: float,
-    best_s: float,
-) -> Placed:
-    layout, name = layers.layouts.row(0), layers.layouts.schedule_name(0)
-    homes = stages_of(name, layout.pp, layout.vpp).stage_to_rank
-    counts = counts_per_rank(problem.kinds, problem.num_kinds, lengths, homes)
-    slots = [Slot(rank, tuple(counts[rank].tolist())) for rank in range(layout.pp)]
-    left, floor_s = budget_bytes, 0.0
-    for attempt in range(TRIES):
-        options = stage_options(layers, slots, policies, left, needs_all=True, lengths=lengths)
-        if len(options) < layout.pp:
-            break
-        floor_s = floor_s or _fastest_s(problem, layers, lengths, policies)
-        if floor_s >= best_s:
-            return Placed(None, floor_s, slower=True)
-        picked = [options[slot] for slot in slots]
-        placement = Placement(layout, name, lengths, deal(problem, lengths, _dealt_by(layers), picked))
-        evaluated = evaluate(problem, placement, layers=layers)
-        over = float(evaluated.priced.peak_claim_bytes[0]) - budget_bytes
-        if over <= budget_bytes * (ROUNDING - 1.0) and evaluated.priced.fits_host[0]:
-            return Placed(evaluated, min(floor_s, evaluated.step_time_s) if attempt else evaluated.step_time_s)
-        left -= max(over, budget_bytes * 1e-3)
-    return Placed(None, inf)
+class _Split:
+    """All rows under one split of the layers. ``step_s``: [n] the step where a placement fits and was looked for, inf
+    elsewhere; ``bound_s``: no mix is faster; ``slower``: it may fit, but cannot beat ``best_s`` or another row.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        layers: PricedLayers,
+        after_s: Column,
+        lengths: tuple[int, ...],
+        policies: tuple[int, ...],
+        budget_bytes: float,
+        best_s: float,
+    ) -> None:
+        n = len(layers.layouts)
+        self.after_s, self.best_s = after_s * layers.contention, best_s
+        self.problem, self.layers, self.lengths, self.budget_bytes = problem, layers, lengths, budget_bytes
+        self.layout, self.name = layers.layouts.row(0), layers.layouts.schedule_name(0)
+        self.schedule = build_order(layers)
+        self.step_s, self.bound_s = np.full(n, inf), np.full(n, inf)
+        self.simulated: dict[tuple[int, ...], tuple[StageTimes, Simulation, KeptBytes]] = {}
+        self.dealt: dict[int, tuple[int, ...]] = {}
+        self.deals: dict[tuple[int, ...], tuple[list[Column], tuple[int, ...]]] = {}
+        homes = stages_of(self.name, self.layout.pp, self.layout.vpp).stage_to_rank
+        counts = counts_per_rank(problem.kinds, problem.num_kinds, lengths, homes)
+        slots = [Slot(rank, tuple(counts[rank].tolist())) for rank in range(self.layout.pp)]
+        rooms = SlotRooms(layers, slots, policies, lengths)
+        fits = rooms.can_fit(budget_bytes).all(axis=1)
+        self.slower = np.zeros(n, bool)
+        if fits.any():
+            floor_s = self._in_all_s(_fastest_s(problem, layers, lengths, policies))
+            self.slower = fits & (floor_s >= best_s)
+            self.bound_s[self.slower] = floor_s[self.slower]
+            self._place(rooms, np.flatnonzero(fits & ~self.slower), floor_s)
+
+    def _place(self, rooms: SlotRooms, rows: NDArray[np.intp], floor_s: Column) -> None:
+        """Deal every row its fastest mixes; again under less memory where the order keeps them longer than counted."""
+        left = np.full(len(self.step_s), self.budget_bytes)
+        for attempt in range(TRIES):
+            shares: dict[tuple[int, ...], list[int]] = {}
+            for row in rows.tolist():
+                mixes = [rooms.fastest(row, at, float(left[row])) for at in range(len(rooms.slots))]
+                found = [mix for mix in mixes if mix is not None]
+                if len(found) == len(mixes):
+                    shares.setdefault(self._deal(found), []).append(row)
+            again: list[int] = []
+            for dealt, members in shares.items():
+                alike = self._promising(dealt, np.array(members), floor_s)
+                if not len(alike):
+                    continue
+                over = self._price(dealt, alike)
+                for row, excess in zip(alike.tolist(), over.tolist(), strict=True):
+                    if excess <= self.budget_bytes * (ROUNDING - 1.0):
+                        self.dealt[row] = dealt
+                        self.bound_s[row] = min(floor_s[row], self.step_s[row]) if attempt else self.step_s[row]
+                    else:
+                        self.step_s[row] = inf
+                        left[row] -= max(min(excess, self.budget_bytes), self.budget_bytes * 1e-3)
+                        again.append(row)
+            rows = np.array(again, np.intp)
+            if not again:
+                break
+        self.slower |= np.isfinite(self.step_s)
+
+    def _deal(self, mixes: list[Column]) -> tuple[int, ...]:
+        """What ``deal`` says, once for the same mixes: the chooser gives rows that share one the same object."""
+        key = tuple(map(id, mixes))
+        if key not in self.deals:
+            dealt = deal(self.problem, self.lengths, _dealt_by(self.layers), mixes)
+            # Held, so that no other mix gets the name of one of these.
+            self.deals[key] = (mixes, dealt)
+        return self.deals[key][1]
+
+    def _promising(self, policies: tuple[int, ...], rows: NDArray[np.intp], floor_s: Column) -> NDArray[np.intp]:
+        """Of rows that are dealt alike, those that may still beat the incumbent."""
+        times = stage_times(self.layers, self._placement(policies, 0), self.problem)
+        step_s = self._in_all_s(least_makespan_s(self.schedule, times))[rows]
+        slow = step_s >= self.best_s
+        self.slower[rows[slow]] = True
+        self.bound_s[rows[slow]] = np.maximum(step_s, floor_s[rows])[slow]
+        return rows[~slow]
+
+    def _in_all_s(self, makespan_s: float) -> Column:
+        """[n] seconds of every row's step at least."""
+        return np.asarray((makespan_s + self.after_s) * (1.0 + self.layers.jitter))
+
+    def _price(self, policies: tuple[int, ...], rows: NDArray[np.intp]) -> Column:
+        """Bytes over the budget of rows that are dealt alike, inf where the host has no room; sets their step times."""
+        some, placement = self.layers.take(rows), self._placement(policies, 0)
+        if policies not in self.simulated:
+            times = stage_times(self.layers, placement, self.problem)
+            simulation = simulate(self.schedule, times, cores_per_pipeline(self.problem, placement))
+            kept = kept_bytes(self.layers, placement, self.problem, self.schedule)
+            self.simulated[policies] = (times, simulation, kept)
+        _, simulation, kept = self.simulated[policies]
+        assignment = placement.assignment(self.problem.kinds, self.problem.num_kinds)
+        priced = price(some, repeated(assignment, len(rows)), repeated(kept, len(rows)))
+        last_s = priced.extras.exposed_s.max(axis=1) * some.contention
+        self.step_s[rows] = (simulation.makespan_s + last_s) * (1.0 + some.jitter)
+        return np.where(priced.fits_host, priced.peak_claim_bytes - self.budget_bytes, inf)
+
+    def _placement(self, policies: tuple[int, ...], row: int) -> Placement:
+        return Placement(self.layers.layouts.row(row), self.name, self.lengths, policies)
+
+    def evaluated(self, row: int) -> Evaluated:
+        """One placed row in full."""
+        policies, problem = self.dealt[row], self.problem
+        placement = self._placement(policies, row)
+        times, simulation, kept = self.simulated[policies]
+        priced = price(self.layers.take(np.array([row])), placement.assignment(problem.kinds, problem.num_kinds), kept)
+        return Evaluated(problem, placement, self.schedule, times, priced, simulation)
 
 
 def _dealt_by(layers: PricedLayers) -> tuple[int, ...]:
@@ -129,20 +229,32 @@ def _dealt_by(layers: PricedLayers) -> tuple[int, ...]:
     return own if stages.copies == 1 else tuple(min(rank, layout.pp - 1 - rank) for rank in own)
 
 
+def least_makespan_s(schedule: Schedule, times: StageTimes) -> float:
+    """Seconds that no order of the same passes beats: a rank's work, after the forwards on the way to its first stage
+    of one copy and, unless weight gradients may come last, before the backwards on the way back.
+    """
+    work_s = times.forward_s + times.input_grad_s + times.weight_grad_s + times.recompute_s
+    way_s = times.forward_s if schedule.splits_backward else work_s
+    per_copy, homes = schedule.stages_per_copy, np.array(schedule.stage_to_rank)
+    busy_s = np.bincount(homes, work_s) * (schedule.num_microbatches // schedule.copies)
+    reach_s = np.full(len(busy_s), inf)
+    for copy in range(schedule.copies):
+        own = slice(copy * per_copy, (copy + 1) * per_copy)
+        np.minimum.at(reach_s, homes[own], np.cumsum(way_s[own]) - way_s[own])
+    return float((busy_s + reach_s).max())
+
+
 def _fastest_s(problem: Problem, layers: PricedLayers, lengths: tuple[int, ...], policies: tuple[int, ...]) -> float:
-    """Seconds with every layer under its fastest policy, whatever memory it needs: no mix is faster."""
+    """Seconds of the passes with every layer under its fastest policy, whatever memory it needs: no mix is faster."""
     layout, name = layers.layouts.row(0), layers.layouts.schedule_name(0)
     backward = layers.backward[0, :-2][:, list(policies)].argmin(axis=1)
     fastest = tuple(policies[backward[kind]] for kind in problem.kinds)
     placement = Placement(layout, name, lengths, fastest)
-    after_s = float(extras_floor_s(layers, problem.kinds, problem.num_kinds, policies)[0] * layers.contention[0])
     times = stage_times(layers, placement, problem)
     if cores_per_pipeline(problem, placement) is None:
-        makespan_s = simulate(build_order(layers), times).makespan_s
-    else:
-        # Ranks that share cores finish no sooner than all their work divided by the cores.
-        passes_s = times.forward_s + times.input_grad_s + times.weight_grad_s + times.recompute_s
-        one_pipeline_s = float(passes_s.sum()) / placement.stages.copies * layout.num_microbatches
-        cores = problem.setting.shared_cores
-        makespan_s = one_pipeline_s * layout.world_size / layout.pp / cores if cores else 0.0
-    return (makespan_s + after_s) * (1.0 + float(layers.jitter[0]))
+        return simulate(build_order(layers), times).makespan_s
+    # Ranks that share cores finish no sooner than all their work divided by the cores.
+    passes_s = times.forward_s + times.input_grad_s + times.weight_grad_s + times.recompute_s
+    one_pipeline_s = float(passes_s.sum()) / placement.stages.copies * layout.num_microbatches
+    cores = problem.setting.shared_cores
+    return one_pipeline_s * layout.world_size / layout.pp / cores if cores else 0.0

@@ -32,10 +32,6 @@ RELAXATIONS = (
         effect="a stage takes the fastest mix of policies that fits it, never a slower one to hide traffic behind it;"
         " of more than some 140 equal layers on a stage, mixes of two policies only",
     ),
-    Relaxation(
-        name="host",
-        effect="where host memory is too small for the fastest mix of a stage, that stage offloads no activations",
-    ),
     Relaxation(name="stages", effect="layers of a layout not evaluated are split over stages in fractions"),
     Relaxation(
         name="chunks",
@@ -72,6 +68,10 @@ def find_plan(request: Request, on_progress: Callable[[Progress], None] | None =
         if found is not None:
             best, order = found.evaluated, found.evaluated.schedule
             said.append(found.say())
+        elif named.placement.layout.pp > 1:
+            said.append(
+                f"No order of passes was found that beats {named.placement.schedule} within what memory leaves."
+            )
     # Priced anew as a single row, so that the plan re-prices to the last bit.
     problem = with_spread(problem, best.placement, request.fit, request.calibration)
     best = evaluate(problem, best.placement, order)
@@ -92,7 +92,7 @@ def _certificate(outcome: Outcome, best_s: float, request: Request) -> Certifica
         gap=gap,
         lower_bound_s=min(outcome.bound_s, best_s),
         considered=len(outcome.layouts),
-        evaluated=len(outcome.evaluated),
+        evaluated=len(outcome.steps_s),
         pruned={rule: count for rule, count in outcome.pruned.items() if count},
         relaxations=RELAXATIONS,
         wall_s=outcome.wall_s,

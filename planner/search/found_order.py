@@ -18,8 +18,12 @@ from planner.synthesis import OrderProblem, synthesize
 LAYOUTS = 2
 """Of the best layouts, how many an order is looked for."""
 
-PATIENCE_S = 3.0
-"""Seconds for each of them."""
+PATIENCE_S = 1.0
+"""Seconds for each order."""
+
+WAITING = (0.0, 0.25, 1.0)
+"""Share of its micro-batches in flight that a rank is taken to keep from I to W as well, when an order with a split
+backward is looked for: whether it fits is seen when it is found."""
 
 WORTH = 1e-4
 """Share of the step that a found order must save to take a named one's place."""
@@ -52,9 +56,16 @@ def find_order(request: Request, problem: Problem, outcome: Outcome, budget_byte
     best = outcome.best
     assert best is not None
     splits = any(SCHEDULES[name].splits_backward for name in request.runtime.schedules if name in SCHEDULES)
-    ranked = sorted(outcome.evaluated, key=lambda one: one.step_time_s)
-    piped = [one for one in ranked if one.placement.layout.pp > 1 and one.schedule.copies == 1]
-    found = [_order_of(problem, one, splits, budget_bytes) for one in piped[:LAYOUTS]]
+    piped: dict[tuple[int, int, int], Evaluated] = {}
+    for one in sorted(outcome.evaluated, key=lambda one: one.step_time_s):
+        layout = one.placement.layout
+        if layout.pp > 1 and one.schedule.copies == 1:
+            piped.setdefault((layout.tp, layout.pp, layout.vpp), one)
+    found = [
+        _order_of(problem, one, waiting, budget_bytes)
+        for one in list(piped.values())[:LAYOUTS]
+        for waiting in (None, *(WAITING if splits else ()))
+    ]
     fastest = min((one for one in found if one is not None), key=lambda pair: pair[0].step_time_s, default=None)
     if fastest is None or fastest[0].step_time_s > best.step_time_s * (1.0 - WORTH):
         return None
@@ -62,14 +73,17 @@ def find_order(request: Request, problem: Problem, outcome: Outcome, budget_byte
 
 
 def _order_of(
-    problem: Problem, evaluated: Evaluated, splits_backward: bool, budget_bytes: float
+    problem: Problem, evaluated: Evaluated, waiting: float | None, budget_bytes: float
 ) -> tuple[Evaluated, str] | None:
-    """The placement under an order found within what each rank has left, and where that order comes from."""
+    """The placement under an order found within what each rank has left, and where that order comes from.
+
+    ``waiting``: one of WAITING, None for an order of whole backwards.
+    """
     memory, placement = evaluated.priced.memory, evaluated.placement
     kept = memory.parts[0][:, [PARTS.index("activations"), PARTS.index("pending")]].sum(axis=1)
     left = budget_bytes - (memory.claim[0] - kept)
     by_stage = kept_by_stage(evaluated.priced.layers, placement, problem)
-    weights = np.maximum(by_stage.activations + splits_backward * by_stage.pending, 1.0)
+    weights = np.maximum(by_stage.activations + (waiting or 0.0) * by_stage.pending, 1.0)
     try:
         order = OrderProblem(
             stage_to_rank=evaluated.schedule.stage_to_rank,
@@ -77,7 +91,7 @@ def _order_of(
             times=evaluated.times,
             memory_cap=tuple(left.tolist()),
             stage_weights=tuple(weights.tolist()),
-            splits_backward=splits_backward,
+            splits_backward=waiting is not None,
         )
     except Infeasible:
         return None

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from costmodel.layouts import even_split
+from costmodel.layouts import Column, even_split
 from costmodel.price import PricedLayers
 from costmodel.schedules import SCHEDULES
 from planner.evaluate import evaluate
@@ -17,10 +17,10 @@ from planner.kept import count_ahead
 from planner.order import build_order
 from planner.placement import Placement
 from planner.problem import Problem
-from planner.request import Request
 from planner.search.bounds import MAX_SHIFT
 from planner.search.chunks import is_given, place_given
-from planner.search.options import Option, Slot, stage_options
+from planner.search.mixes import Slot
+from planner.search.options import Option, OptionColumns
 from planner.search.placed import Placed, deal
 
 if TYPE_CHECKING:
@@ -30,53 +30,72 @@ ROUNDING = 1.0 + 1e-9
 CLOSE = 1e-3
 """A balanced placement this near its own bound needs no integer program."""
 
+_Chosen = tuple[tuple[tuple[int, ...], list[Option]] | None, float, bool]
+"""Stage lengths and options by rank; a lower bound; whether it is merely slower than the limit."""
+
 
 def place(
-    request: Request,
-    problem: Problem,
-    layers: PricedLayers,
-    sets: tuple[tuple[int, ...], ...],
-    budget_bytes: float,
+    problem: Problem, layers: PricedLayers, after_s: Column, sets: tuple[tuple[int, ...], ...], budget_bytes: float,
     best_s: float,
-) -> Placed:
-    """The best placement of the one row in ``layers``, over the sets of policies that may be mixed."""
-    tried = [_place_with(request, problem, layers, policies, budget_bytes, best_s) for policies in sets]
-    bound_s = min(one.bound_s for one in tried)
-    fitting = [one for one in tried if one.evaluated is not None]
-    if not fitting:
-        return Placed(None, bound_s, any(one.slower for one in tried))
-    best = min(fitting, key=lambda one: one.evaluated.step_time_s)  # type: ignore[union-attr]
-    return Placed(best.evaluated, bound_s)
+) -> list[Placed]:  # fmt: skip
+    """The best placement of every row in ``layers``, over the sets of policies that may be mixed.
+
+    Rows are a family: they share layer costs, sends and order of passes. Of rows whose split is given only the fastest
+    comes with its evaluation. ``after_s``: [n] seconds after the passes at least.
+    """
+    place_rows = place_given if is_given(layers.layouts) else _place_uneven
+    tried = [place_rows(problem, layers, after_s, policies, budget_bytes, best_s) for policies in sets]
+    return [_best(list(of_row)) for of_row in zip(*tried, strict=True)]
 
 
-def _place_with(
-    request: Request,
-    problem: Problem,
-    layers: PricedLayers,
-    policies: tuple[int, ...],
-    budget_bytes: float,
+def _best(tried: list[Placed]) -> Placed:
+    fastest = min(tried, key=lambda one: one.step_s)
+    return replace(fastest, bound_s=min(one.bound_s for one in tried), slower=any(one.slower for one in tried))
+
+
+def _place_uneven(
+    problem: Problem, layers: PricedLayers, after_s: Column, policies: tuple[int, ...], budget_bytes: float,
     best_s: float,
-) -> Placed:
-    if is_given(layers.layouts):
-        return place_given(problem, layers, policies, budget_bytes, best_s)
-    layout = layers.layouts.row(0)
+) -> list[Placed]:  # fmt: skip
+    """Every row by the stage program, unless what none of them beats is already too slow."""
+    del after_s  # The stage program has what each rank's own layers take.
+    n = len(layers.layouts)
     ranges = _ranges(problem, layers)
     slots = {key: Slot(key[0], counts) for key, counts in ranges.items()}
-    options = stage_options(
-        layers, sorted(set(slots.values()), key=lambda slot: (slot.rank, slot.counts)), policies, budget_bytes
-    )
+    distinct = sorted(set(slots.values()), key=lambda slot: (slot.rank, slot.counts))
+    options = OptionColumns(layers, distinct, policies, budget_bytes)
+    late = 1.0 + layers.jitter
+    if n > 1:
+        soonest_s = best_s / float(late.min())
+        chosen, bound_s, slower = _choose(problem, layers, ranges, slots, options.best_case(), soonest_s, False)
+        if chosen is None or bound_s >= soonest_s:
+            bound_s = max(bound_s * float(late.min()), best_s) if chosen is not None or slower else inf
+            return [Placed(None, bound_s, slower=bound_s < inf)] * n
+    placed = []
+    for row in range(n):
+        one = layers.take(np.array([row]))
+        found = _choose(problem, one, ranges, slots, options.of_row(row), best_s / float(late[row]))
+        placed.append(_simulated(problem, one, found, best_s))
+        if placed[-1].evaluated is not None:
+            best_s = min(best_s, placed[-1].evaluated.step_time_s)
+    return placed
+
+
+def _simulated(problem: Problem, layers: PricedLayers, found: _Chosen, best_s: float) -> Placed:
+    """What the stage program chose for the one row, on the timeline."""
+    chosen, bound_s, slower = found
     late = 1.0 + float(layers.jitter[0])
-    chosen, bound_s, slower = _choose(problem, layers, ranges, slots, options, best_s / late)
     if chosen is None:
         return Placed(None, bound_s * late if slower else inf, slower)
     if bound_s * late >= best_s:
         return Placed(None, bound_s * late, slower=True)
     lengths, picked = chosen
-    placement = Placement(
-        layout, layers.layouts.schedule_name(0), lengths, deal(problem, lengths, range(layout.pp), picked)
-    )
+    layout = layers.layouts.row(0)
+    dealt = deal(problem, lengths, range(layout.pp), [option.mix for option in picked])
+    placement = Placement(layout, layers.layouts.schedule_name(0), lengths, dealt)
     evaluated = evaluate(problem, placement, layers=layers)
-    return Placed(evaluated, min(bound_s * late, evaluated.step_time_s))
+    step_s = evaluated.step_time_s
+    return Placed(evaluated, min(bound_s * late, step_s), step_s=step_s)
 
 
 def _ranges(problem: Problem, layers: PricedLayers) -> dict[tuple[int, int, int], tuple[int, ...]]:
@@ -115,8 +134,9 @@ def _choose(
     slots: dict[tuple[int, int, int], Slot],
     options: dict[Slot, Option],
     limit_s: float,
-) -> tuple[tuple[tuple[int, ...], list[Option]] | None, float, bool]:
-    """(stage lengths and options by rank, lower bound, whether it is merely slower than the limit)."""
+    exactly: bool = True,
+) -> _Chosen:
+    """``exactly``: by the integer program where the balanced choice is not near its bound."""
     from planner.search.balance import Floors, balance_stages, reached_s
     from planner.search.stages import StageChoice, StageProblem, solve_stages
 
@@ -149,7 +169,7 @@ def _choose(
         return None, limit_s, True
     floor_s = floors.bottleneck_s()
     chosen: Sequence[StageChoice] = balanced
-    if at_hand_s > floor_s * (1.0 + CLOSE):
+    if exactly and at_hand_s > floor_s * (1.0 + CLOSE):
         solution = solve_stages(replace(whole, choices=useful))
         if solution.status == "infeasible":
             return None, limit_s, True

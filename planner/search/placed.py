@@ -3,30 +3,48 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from math import inf
+from typing import Any, TypeVar
 
 import numpy as np
 
+from costmodel.layouts import Assignment, Column
+from costmodel.memory import KeptBytes, KeptMicrobatches
 from planner.evaluate import Evaluated
 from planner.problem import Problem
-from planner.search.options import Option
+
+OneRow = TypeVar("OneRow", Assignment, KeptBytes, KeptMicrobatches)
 
 
 @dataclass(frozen=True)
 class Placed:
-    """``bound_s``: no placement of the layout is faster. ``slower``: it fits, but cannot beat the incumbent."""
+    """``bound_s``: no placement of the layout is faster. ``step_s``: of the placement that was simulated, inf if none
+    was. ``slower``: it may fit, but cannot beat the incumbent.
+    """
 
     evaluated: Evaluated | None
     bound_s: float
     slower: bool = False
+    step_s: float = inf
 
 
-def deal(problem: Problem, lengths: tuple[int, ...], homes: Sequence[int], picked: Sequence[Option]) -> tuple[int, ...]:
+def repeated(columns: OneRow, n: int) -> OneRow:
+    """A dataclass of columns of one row as one of ``n`` equal rows."""
+
+    def column(name: str) -> Any:
+        value: Any = getattr(columns, name)
+        return np.broadcast_to(value, (n, *value.shape[1:]))
+
+    return replace(columns, **{one.name: column(one.name) for one in fields(columns)})
+
+
+def deal(problem: Problem, lengths: tuple[int, ...], homes: Sequence[int], mixes: Sequence[Column]) -> tuple[int, ...]:
     """Deal each rank's mix to its layers in model order, costlier policies last: early layers wait longest.
 
     ``homes``: the rank of each stage of one copy.
     """
-    left = [option.mix.copy() for option in picked]
+    left = [mix.copy() for mix in mixes]
     policies = []
     position = 0
     for home, length in zip(homes, lengths, strict=True):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from costmodel.layouts import POLICIES
 from costmodel.schema.errors import ParlayError
 from costmodel.schema.layout import Layout
@@ -15,6 +13,7 @@ from planner.problem import Problem
 from planner.request import Request
 from planner.schedules import build_schedule
 from planner.search.best_first import Outcome
+from planner.search.schedule_choice import named
 
 SPARE = 2
 """Layouts placed beyond those shown: the order of bounds is not quite the order of times."""
@@ -56,10 +55,6 @@ def list_alternatives(request: Request, problem: Problem, outcome: Outcome, best
         return ()
     seen = {_degrees(best.placement.layout)}
     found: list[Evaluated] = []
-    for candidate in sorted(outcome.evaluated, key=lambda one: one.step_time_s):
-        if _degrees(candidate.placement.layout) not in seen:
-            seen.add(_degrees(candidate.placement.layout))
-            found.append(candidate)
     tried = 0
     for row in _next_rows(outcome):
         if len(found) >= request.top + SPARE or tried >= TRIES * request.top:
@@ -79,18 +74,29 @@ def list_alternatives(request: Request, problem: Problem, outcome: Outcome, best
             line=layout_line(one),
             step_time_s=one.step_time_s,
             memory_bytes=float(one.priced.peak_device_bytes[0]),
-            reason=say_difference(ours, estimate_breakdown(one)),
+            reason=say_difference(ours, estimate_breakdown(one)) + _say_schedule(best, one),
         )
         for one in found[: request.top]
     )
 
 
+def _say_schedule(best: Evaluated, other: Evaluated) -> str:
+    """What another schedule makes of the pipeline's idle time; nothing where both are the same."""
+    ours, theirs = best.placement.layout, other.placement.layout
+    if theirs.pp == 1 or (other.placement.schedule, theirs.vpp) == (best.schedule.name, ours.vpp):
+        return ""
+    idle = f"ranks idle {other.simulation.bubble_fraction:.1%} under {named(other)}"
+    return f"; {idle}" + (f", {best.simulation.bubble_fraction:.1%} here under {named(best)}" if ours.pp > 1 else "")
+
+
 def _next_rows(outcome: Outcome) -> list[int]:
-    """Rows by promise: those whose tight bound came near the answer, then by their price under uniform policies."""
+    """Rows by what is known of their times - simulated, or priced under uniform policies -, then those whose tight
+    bound came near the answer."""
     uniform = outcome.uniform
     assert uniform is not None
-    good = np.flatnonzero(uniform.fits)
-    return outcome.near + [int(row) for row in uniform.rows[good[np.argsort(uniform.step_time_s[good], kind="stable")]]]
+    priced = zip(uniform.rows[uniform.fits].tolist(), uniform.step_time_s[uniform.fits].tolist(), strict=True)
+    known_s = {**dict(priced), **outcome.steps_s}
+    return [*sorted(known_s, key=lambda row: known_s[row]), *outcome.near]
 
 
 def _degrees(layout: Layout) -> tuple[int, ...]:

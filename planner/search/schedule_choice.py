@@ -32,7 +32,7 @@ def say_schedule(outcome: Outcome, best: Evaluated) -> str | None:
     other = _next_best(outcome, best)
     if other is None:
         return None
-    return f"{_named(best)} instead of {_named(other)}: {say_against(best, other)}."
+    return f"{named(best)} instead of {named(other)}: {say_against(best, other)}."
 
 
 def say_against(best: Evaluated, other: Evaluated) -> str:
@@ -53,7 +53,8 @@ def say_against(best: Evaluated, other: Evaluated) -> str:
     return ", ".join(said)
 
 
-def _named(evaluated: Evaluated) -> str:
+def named(evaluated: Evaluated) -> str:
+    """``interleaved-1f1b with 2 stages a rank``."""
     vpp = evaluated.placement.layout.vpp
     return evaluated.schedule.name + (f" with {vpp} stages a rank" if vpp > 1 else "")
 
@@ -69,10 +70,13 @@ def _next_best(outcome: Outcome, best: Evaluated) -> Evaluated | None:
     rows = _same_degrees(outcome.layouts, best)
     if not len(rows):
         return None
-    placed = {one.placement.schedule: one for one in _evaluated_there(outcome, best)}
+    placed: dict[str, Evaluated] = {}
     promising = price_uniform(run.problem, run.layers, rows, run.policies, run.budget)
+    likely_s = np.where(promising.fits, promising.step_time_s, np.inf)
+    # Whatever was simulated comes first, the fastest first of all.
+    known_s = np.array([outcome.steps_s.get(row, np.inf) for row in rows.tolist()])
     tried = 0
-    for row in rows[np.argsort(np.where(promising.fits, promising.step_time_s, np.inf), kind="stable")].tolist():
+    for row in rows[np.lexsort((likely_s, known_s))].tolist():
         name = outcome.layouts.schedule_name(row)
         if name in placed or name == best.placement.schedule or tried >= TRIES:
             continue
@@ -81,18 +85,6 @@ def _next_best(outcome: Outcome, best: Evaluated) -> Evaluated | None:
         if found is not None:
             placed[name] = found
     return min(placed.values(), key=lambda one: one.step_time_s, default=None)
-
-
-def _evaluated_there(outcome: Outcome, best: Evaluated) -> list[Evaluated]:
-    """Evaluated layouts that differ from the best in nothing but the schedule and its stages, slowest first."""
-    same = best.placement.layout.model_dump(exclude={"vpp"})
-    others = [
-        one
-        for one in outcome.evaluated
-        if one.placement.schedule != best.placement.schedule
-        and one.placement.layout.model_dump(exclude={"vpp"}) == same
-    ]
-    return sorted(others, key=lambda one: -one.step_time_s)
 
 
 def _same_degrees(layouts: Layouts, best: Evaluated) -> NDArray[np.intp]:

@@ -22,15 +22,23 @@ from costmodel.pipeline import (
     count_crossings,
     count_sends,
     estimate_least_in_flight,
+    estimate_least_pending,
     estimate_receive_bytes,
     placement_codes,
     splits_backward,
 )
 from costmodel.price import PricedLayers
-from costmodel.schedules import stages_of
+from costmodel.schedules import Stages, stages_of
 from costmodel.state import estimate_local_params, estimate_state_bytes
 from planner.problem import Problem
-from planner.search.bounds import MAX_SHIFT, ends_in_layers, least_in_flight, mean_state_bytes, placeable_worth
+from planner.search.bounds import (
+    MAX_SHIFT,
+    ends_in_layers,
+    least_evenness,
+    least_in_flight,
+    mean_state_bytes,
+    placeable_worth,
+)
 from planner.search.chunks import given_splits, is_given
 
 BISECTIONS = 14
@@ -92,7 +100,7 @@ def _can_reach_on_average(
     room = budget_bytes - mean_state_bytes(layers, problem.kinds, kinds, policies)
     kept = (
         layers.costs.saved_bytes[layers.index][:, :kinds][:, :, chosen]
-        * (least_in_flight(layouts) / copies)[:, None, None]
+        * (least_in_flight(layouts) * least_evenness(layers, len(problem.kinds), kinds) / copies)[:, None, None]
     )
     shape = (len(layouts), 1, -1)
     held = placeable_worth(
@@ -176,7 +184,7 @@ class _Stages:
             np.ones_like(least[:, self.main]) if self.alone else least[:, self.main], len(chosen), axis=1
         )
         self.needed = copies * (float(self.total) if self.alone else least[:, self.main] @ number[self.main])
-        self.smallest, self.share_of_rank = self._given_shares(problem, layers, least)
+        self.smallest, self.share_of_rank, self.evenness = self._given_shares(problem, layers, least)
         self.layer_s = time[:, self.main].reshape(len(layouts), -1) / copies
         self._memory(problem, layers, chosen, budget_bytes)
         self.after_s = after_s
@@ -185,13 +193,14 @@ class _Stages:
         share = (least * number).mean(axis=0)
         return [int(kind) for kind in np.flatnonzero(share >= MAIN_SHARE * share.sum())]
 
-    def _given_shares(self, problem: Problem, layers: PricedLayers, least: Column) -> tuple[Column, Column]:
-        """Layers of the smallest stage, [n, 1], and the worth that each rank must take, [n, pp], over the splits that a
-        row may have."""
+    def _given_shares(self, problem: Problem, layers: PricedLayers, least: Column) -> tuple[Column, Column, Column]:
+        """Over the splits that a row may have: layers of the smallest stage, [n, 1], the worth that each rank must
+        take, [n, pp], and what it keeps at least as a share of what it would were its stages equally long, [n, pp]."""
         layouts, kinds = layers.layouts, problem.num_kinds
         smallest, shares = np.zeros((len(layouts), 1)), np.zeros((len(layouts), self.pp))
+        evenness = np.ones((len(layouts), self.pp))
         if not self.given:
-            return smallest, shares
+            return smallest, shares, evenness
         ends = ends_in_layers(layers, kinds) * problem.setting.runtime.uneven_stages
         distinct, row = np.unique(ends, axis=0, return_inverse=True)
         for index, weights in enumerate(distinct.tolist()):
@@ -199,18 +208,27 @@ class _Stages:
             splits = given_splits(self.total, layouts.schedule_name(0), self.pp, self.v, tuple(weights))
             smallest[rows] = min(map(min, splits))
             counts = [counts_per_rank(problem.kinds, kinds, split, self.stages.stage_to_rank) for split in splits]
+            evenness[rows] = np.min(
+                [
+                    _shortest_of_rank(split, self.stages) * len(self.stages.stage_to_rank) / self.pp / held.sum(axis=1)
+                    for split, held in zip(splits, counts, strict=True)
+                ],
+                axis=0,
+            )
             main = np.stack(counts)[:, :, self.main].astype(np.float64)
             worth = main.sum(axis=2)[None] if self.alone else np.einsum("nk,csk->ncs", least[rows][:, self.main], main)
             shares[rows] = worth.min(axis=1)
-        return smallest, shares
+        return smallest, shares, evenness
 
     def _memory(self, problem: Problem, layers: PricedLayers, chosen: list[int], budget_bytes: float) -> None:
         """Bytes a layer takes in each column, and what is left for layers, from the cost model at no layers and all."""
         layouts, kinds = layers.layouts, problem.num_kinds
         rank = np.broadcast_to(np.arange(self.pp), (len(layouts), self.pp))
         costs, index = layers.costs, layers.index
-        saved, working = costs.saved_bytes[index], costs.working_bytes[index]
-        in_flight = estimate_least_in_flight(layouts, rank)
+        saved, working, pending = costs.saved_bytes[index], costs.working_bytes[index], costs.pending_bytes[index]
+        whole_in_flight = estimate_least_in_flight(layouts, rank)
+        in_flight = whole_in_flight * self.evenness
+        waiting = estimate_least_pending(layouts, rank) * self.evenness
         copies = self.stages.copies
         empty, empty_gathered = self._state(problem, layers, rank, 0, 0.0)
         slopes, gathered = [], []
@@ -223,14 +241,16 @@ class _Stages:
         third = layouts.zero_stage[:, None] == 3
         fixed = empty + empty_gathered
         parts = [
-            slope + np.where(third, flattest, own) + in_flight * saved[:, kind, policy][:, None] / copies
+            slope
+            + np.where(third, flattest, own)
+            + (in_flight * saved[:, kind, policy][:, None] + waiting * pending[:, kind, policy][:, None]) / copies
             for kind, slope, own in zip(self.main, slopes, gathered, strict=True)
             for policy in chosen
         ]
         self.layer_bytes = np.maximum(np.stack(parts, axis=-1), 1.0)
         # A micro-batch of one copy of two, or of one stage of several, keeps its embedding there alone.
         here = 1.0 / (copies * self.v)
-        fixed += self.stages.embedding * in_flight * saved[:, kinds, 0][:, None] * here
+        fixed += self.stages.embedding * whole_in_flight * saved[:, kinds, 0][:, None] * here
         transient = np.broadcast_to(working[:, :kinds][:, :, chosen].min(axis=(1, 2))[:, None], fixed.shape).copy()
         logits = saved[:, kinds + 1, 0][:, None]
         at_head = np.maximum(transient, logits) + estimate_apart_bytes(layers.setting, transient, logits)
@@ -305,3 +325,10 @@ class _Stages:
         pipelined = (self.schedule == ONE_F_ONE_B) | interleaved
         applies = ((self.schedule == GPIPE) | (pipelined & enough)) & (weight > 0)
         return np.asarray(np.where(applies, np.minimum(time_s, round_trip), time_s))
+
+
+def _shortest_of_rank(split: tuple[int, ...], stages: Stages) -> Column:
+    """[pp] layers of every rank's shortest stage."""
+    shortest = np.full(stages.num_ranks, np.inf)
+    np.minimum.at(shortest, list(stages.stage_to_rank), np.tile(np.array(split, np.float64), stages.copies))
+    return shortest

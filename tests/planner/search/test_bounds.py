@@ -7,12 +7,13 @@ from random import Random
 
 import numpy as np
 import pytest
-from exhaustive import best_placement, random_placement
+from exhaustive import best_placement, kept_of, random_placement
 from small_instances import build_model, build_request, random_request
 
 from costmodel.catalog.runtimes import load_runtime
 from costmodel.layouts import even_split
-from costmodel.price import PricedLayers, price_layers
+from costmodel.price import PricedLayers, price, price_layers
+from costmodel.schedules import SCHEDULES
 from planner.evaluate import Evaluated, evaluate
 from planner.placement import Placement
 from planner.problem import Problem
@@ -25,6 +26,9 @@ from planner.search.tight import tighten
 
 ROUNDING = 1.0 + 1e-9
 AMPLE = 1e15
+SEVERAL_STAGES = [
+    name for name, form in SCHEDULES.items() if form.copies > 1 or any(form.allows(4, 8, vpp) for vpp in (2, 3, 4))
+]
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,8 @@ def test_the_very_best_placement_respects_the_bounds(seed: int) -> None:
         one, floor = sample.row(row), float(sample.floor_bytes[row])
         for budget_bytes in (AMPLE, floor * draw.choice((1.2, 1.5, 2.0, 3.0))):
             best = best_placement(sample.problem, one, sample.sets, budget_bytes)
-            placed = place(sample.request, sample.problem, one, sample.sets, budget_bytes, float("inf"))
+            after_s = sample.after_s[[row]]
+            placed = place(sample.problem, one, after_s, sample.sets, budget_bytes, float("inf"))[0]
             if best is None:
                 assert placed.evaluated is None
                 assert not placed.slower
@@ -119,10 +124,32 @@ def test_the_very_best_placement_respects_the_bounds(seed: int) -> None:
             assert placed.evaluated is not None, best
             assert placed.bound_s <= best.step_time_s * (1.0 + 1e-6), (best, placed.evaluated.placement)
             assert placed.evaluated.step_time_s >= best.step_time_s / ROUNDING
-            again = place(
-                sample.request, sample.problem, one, sample.sets, budget_bytes, placed.evaluated.step_time_s * 1.0001
-            )
+            limit_s = placed.evaluated.step_time_s * 1.0001
+            again = place(sample.problem, one, after_s, sample.sets, budget_bytes, limit_s)[0]
             assert again.evaluated is not None, "a limit above its own time made the placement disappear"
+
+
+@pytest.mark.parametrize("schedule", SEVERAL_STAGES)
+@pytest.mark.parametrize("layers", [7, 10, 13])
+def test_several_stages_a_rank_respect_the_bounds(schedule: str, layers: int) -> None:
+    """Uneven stages, both directions, and just as much memory as a placement needs, its stages' mean included."""
+    draw = Random(layers)
+    request = build_request(
+        build_model(num_layers=layers, vocab=32000, hidden=1024), 4, fixed={"pp": 2 + 2 * (layers == 13)},
+        schedules=(schedule,),
+    )  # fmt: skip
+    sample = sample_rows(request, draw, 16)
+    assert len(sample.layers.layouts)
+    for row in range(len(sample.layers.layouts)):
+        one = sample.row(row)
+        placement = random_placement(draw, sample.problem, one, draw.choice(sample.sets))
+        evaluated = evaluate(sample.problem, placement, layers=one)
+        assignment = placement.assignment(sample.problem.kinds, sample.problem.num_kinds)
+        at_mean = price(one, assignment, kept_of(one, assignment, placement.layers_per_stage))
+        budget_bytes = max(claim_bytes(evaluated), float(at_mean.peak_claim_bytes[0]))
+        step = (row, evaluated.step_time_s, claim_bytes(evaluated))
+        check_tight(sample, [step], budget_bytes, evaluated.step_time_s * 1.001)
+        assert sample.floor_bytes[row] <= budget_bytes * ROUNDING, placement
 
 
 @pytest.mark.parametrize("defers", [True, False])

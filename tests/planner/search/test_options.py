@@ -13,7 +13,8 @@ from small_instances import build_model, build_request, random_request
 from costmodel.price import PricedLayers, price_layers
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.options import Slot, stage_options
+from planner.search.mixes import Slot
+from planner.search.options import stage_options
 from planner.search.policies import policy_sets
 from planner.search.space import enumerate_layouts
 

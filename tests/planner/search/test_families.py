@@ -1,0 +1,47 @@
+"""Layouts that are placed together get what each would get alone."""
+
+from __future__ import annotations
+
+from random import Random
+
+import numpy as np
+import pytest
+from small_instances import build_model, build_request
+
+from costmodel.price import price_layers
+from planner.problem import Problem
+from planner.search.best_first import family_of_rows
+from planner.search.bounds import estimate_memory_floor_bytes, extras_floor_s
+from planner.search.place import place
+from planner.search.policies import policy_sets
+from planner.search.space import enumerate_layouts
+
+
+@pytest.mark.parametrize("schedule", ["1f1b", "zb-h1", "interleaved-1f1b", "chimera", "v-half"])
+def test_a_family_is_placed_as_its_layouts_are_alone(schedule: str) -> None:
+    request = build_request(build_model("dense", num_layers=10), 8, schedules=(schedule,), fixed={"pp": 2, "tp": 1})
+    problem, layouts, sets = Problem.from_request(request), enumerate_layouts(request), policy_sets(request)
+    layers = price_layers(problem.setting, problem.network, layouts)
+    policies = tuple(sorted({policy for one in sets for policy in one}))
+    after_s = extras_floor_s(layers, problem.kinds, problem.num_kinds, policies)
+    floor_bytes = estimate_memory_floor_bytes(layers, problem.kinds, problem.num_kinds, policies)
+    families, draw, together = family_of_rows(layers), Random(3), 0
+    for family in draw.sample(range(int(families.max()) + 1), min(4, int(families.max()) + 1)):
+        rows = np.flatnonzero(families == family)
+        budget_bytes = float(np.median(floor_bytes[rows])) * 4.0
+        alone = [
+            place(problem, layers.take(rows[[at]]), after_s[rows[[at]]], sets, budget_bytes, float("inf"))[0]
+            for at in range(len(rows))
+        ]
+        placed = place(problem, layers.take(rows), after_s[rows], sets, budget_bytes, float("inf"))
+        steps_s = np.array([one.step_s for one in alone])
+        if not np.isfinite(steps_s).any():
+            assert all(one.evaluated is None for one in placed)
+            continue
+        best = int(steps_s.argmin())
+        fastest = min((one.evaluated for one in placed if one.evaluated), key=lambda one: one.step_time_s)
+        assert fastest.step_time_s == pytest.approx(steps_s[best], rel=1e-12)
+        for one, own in zip(placed, alone, strict=True):
+            assert one.step_s == pytest.approx(own.step_s) or (one.slower and one.bound_s <= own.step_s)
+        together += len(rows) > 1
+    assert together
