@@ -40,7 +40,7 @@ def test_bubble() -> None:
     assert float(reason[3]) < float(reason[4]) < 5
 
 
-@pytest.mark.parametrize(("gib", "schedule"), [(30, "1f1b"), (32, "v-half"), (36, "interleaved-1f1b"), (40, "zb-v")])
+@pytest.mark.parametrize(("gib", "schedule"), [(29, "1f1b"), (30, "v-half"), (36, "interleaved-1f1b"), (40, "zb-v")])
 def test_memory(gib: int, schedule: str) -> None:
     """From what only 1F1B fits to what ZB-V needs: V-Half in between, at half of the activations."""
     assert find_plan(with_budget(four_ranks(16), gib * GIB)).pipeline.schedule == schedule
