@@ -118,14 +118,6 @@ class OptionColumns:
         }
 
 
-def stage_options(
-    layers: PricedLayers, slots: Sequence[Slot], policies: tuple[int, ...], budget_bytes: float
-) -> dict[Slot, Option]:
-    """The fastest mix of every slot of the one row in ``layers`` whose claimed bytes stay inside the budget; slots that
-    never fit are absent."""
-    return OptionColumns(layers, slots, policies, budget_bytes).of_row(0)
-
-
 def _price(layers: PricedLayers, slots: Sequence[Slot], counts: Column, found: KeptMicrobatches) -> Priced:
     """Each slot's layers, [n or 1, S, K, P], kept as long as the rows' own order keeps them."""
     layouts = layers.layouts

@@ -18,7 +18,8 @@ from planner.evaluate import Evaluated, evaluate
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.bounds import estimate_memory_floor_bytes, estimate_time_floor_s, extras_floor_s
+from planner.search.bounds import estimate_memory_floor_bytes, estimate_time_floor_s, extras_floor_s, least_evenness
+from planner.search.chunks import splits_of_row
 from planner.search.place import place
 from planner.search.policies import policy_sets
 from planner.search.space import enumerate_layouts
@@ -150,6 +151,21 @@ def test_several_stages_a_rank_respect_the_bounds(schedule: str, layers: int) ->
         step = (row, evaluated.step_time_s, claim_bytes(evaluated))
         check_tight(sample, [step], budget_bytes, evaluated.step_time_s * 1.001)
         assert sample.floor_bytes[row] <= budget_bytes * ROUNDING, placement
+
+
+@pytest.mark.parametrize(("layers", "pp"), [(13, 2), (21, 4)])
+@pytest.mark.parametrize("schedule", ["interleaved-1f1b", "hanayo", "bitpipe", "zb-v"])
+def test_no_split_is_less_even_than_its_memory_floor_assumes(schedule: str, layers: int, pp: int) -> None:
+    """Splits that the search takes, relieved ends included, of layers that don't divide by the stages."""
+    model = build_model(num_layers=layers, vocab=32000, hidden=1024)
+    sample = sample_rows(build_request(model, 4, fixed={"pp": pp}, schedules=(schedule,)), Random(layers), 16)
+    found = least_evenness(sample.layers, layers, sample.problem.num_kinds)
+    least = []
+    for row, assumed in enumerate(found.tolist()):
+        splits = splits_of_row(sample.problem, sample.row(row))
+        least.append(min(min(lengths) / max(lengths) for lengths in splits))
+        assert assumed <= least[-1]
+    assert min(least) < 1
 
 
 @pytest.mark.parametrize("defers", [True, False])
