@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self, cast
+from typing import Any, Self, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.schedules import SCHEDULES, Stages, stages_of
 from costmodel.schema.errors import InvalidSpec
-from costmodel.schema.layout import AXES, EXPERT_AXES, Layout, RecomputePolicy
+from costmodel.schema.layout import AXES, EXPERT_AXES, Layout, OptimizerFormat, RecomputePolicy
 
 IntColumn = NDArray[np.int64]
 Column = NDArray[np.float64]
@@ -28,9 +28,19 @@ SCHEDULE_CODES: tuple[str, ...] = tuple(SCHEDULES)
 """Schedules that the closed forms know; a column holds the position in this tuple."""
 
 
+OPTIMIZER_FORMATS: tuple[OptimizerFormat, ...] = get_args(OptimizerFormat)
+"""Formats of the optimizer's moments; a column holds the position in this tuple."""
+
+FLAGS = ("sequence_parallel", "vocab_parallel")
+"""Columns that hold yes or no."""
+
+
 @dataclass(frozen=True)
 class Layouts:
-    """Columns of equal length, one per degree. ``order`` indexes ORDERS, ``schedule`` SCHEDULE_CODES."""
+    """Columns of equal length, one per degree or choice of ``Layout``.
+
+    ``order`` indexes ORDERS, ``schedule`` SCHEDULE_CODES, ``optimizer_format`` OPTIMIZER_FORMATS.
+    """
 
     tp: IntColumn
     pp: IntColumn
@@ -44,7 +54,14 @@ class Layouts:
     micro_batch_size: IntColumn
     num_microbatches: IntColumn
     zero_stage: IntColumn
+    shard_params: IntColumn
+    shard_grads: IntColumn
+    shard_optim: IntColumn
+    reshard_after_forward: IntColumn
     sequence_parallel: IntColumn
+    vocab_parallel: IntColumn
+    first_group: IntColumn
+    optimizer_format: IntColumn
     optimizer_offload: Column
     order: IntColumn
     schedule: IntColumn
@@ -88,6 +105,9 @@ class Layouts:
                 columns[field.name] = np.array([_code(ORDERS, layout.order, "order") for layout, _ in pairs], np.int64)
             elif field.name == "schedule":
                 columns[field.name] = np.array([_code(SCHEDULE_CODES, name, "schedule") for _, name in pairs], np.int64)
+            elif field.name == "optimizer_format":
+                codes = [_code(OPTIMIZER_FORMATS, layout.optimizer_format, field.name) for layout, _ in pairs]
+                columns[field.name] = np.array(codes, np.int64)
             else:
                 dtype = np.float64 if field.name == "optimizer_offload" else np.int64
                 columns[field.name] = np.array([getattr(layout, field.name) for layout, _ in pairs], dtype)
@@ -100,7 +120,8 @@ class Layouts:
             for name in Layout.model_fields
             if name not in ("order", "expert_order")
         }
-        values["sequence_parallel"] = bool(values["sequence_parallel"])
+        values |= {name: bool(values[name]) for name in FLAGS}
+        values["optimizer_format"] = OPTIMIZER_FORMATS[values["optimizer_format"]]
         return Layout(**values, order=ORDERS[int(self.order[index])], expert_order=EXPERT_AXES)
 
     def schedule_name(self, index: int) -> str:

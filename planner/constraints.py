@@ -50,6 +50,25 @@ FORBIDDABLE: Mapping[str, str] = MappingProxyType(
 )
 """Techniques that ``--forbid`` takes out of the space, beside every schedule's name."""
 
+ALLOWABLE: Mapping[str, str] = MappingProxyType(
+    {
+        "int8_optimizer": "the optimizer's moments in 8 bits, block by block",
+        "fp8_optimizer": "the optimizer's moments in FP8 (COAT)",
+        "low_rank_optimizer": "the optimizer's moments of a low-rank projection of the gradient (APOLLO)",
+        "int8_activations": "saved activations in 8 bits (Mesa, COAT)",
+    }
+)
+"""Techniques that change what is computed: in the space only where ``--allow`` names them."""
+
+
+def parse_allowed(items: Iterable[str]) -> frozenset[str]:
+    """Names of lossy techniques, in canonical spelling. Raises UnknownName."""
+    names = [item.lower().replace("-", "_") for item in _split(items)]
+    for name in names:
+        if name not in ALLOWABLE:
+            raise UnknownName("technique in --allow", name, tuple(ALLOWABLE))
+    return frozenset(names)
+
 
 def parse_fixed(items: Iterable[str]) -> dict[str, int | str]:
     """``["tp=8,pp=4", "recompute=full"]`` -> {"tp": 8, "pp": 4, "recompute": "full"}.

@@ -22,6 +22,7 @@ from planner.constraints import (
     check_agreement,
     check_schedules,
     check_world,
+    parse_allowed,
     parse_fixed,
     parse_forbidden,
     schedule_name,
@@ -34,6 +35,7 @@ class Request:
     """What to plan for, and within which limits.
 
     ``fixed``: degrees and choices that the layout must have. ``forbidden``: techniques it must not use.
+    ``allowed``: techniques that change what is computed and may be used all the same.
     ``schedules``: the only ones to consider, None = the runtime's. ``synthesize``: look for an order of passes too.
     ``fit_probability``: the least P(fits) of a feasible layout. ``gap``: stop when (best - bound) / best is below.
     ``assumptions``: one sentence for everything that was defaulted.
@@ -48,6 +50,7 @@ class Request:
     fit: Fit = NO_FIT
     fixed: Mapping[str, int | str] = field(default_factory=lambda: MappingProxyType({}))
     forbidden: frozenset[str] = frozenset()
+    allowed: frozenset[str] = frozenset()
     schedules: tuple[str, ...] | None = None
     synthesize: bool = False
     fit_probability: float = 0.95
@@ -73,6 +76,7 @@ def build_request(
     runtime: str | None = None,
     fix: Iterable[str] = (),
     forbid: Iterable[str] = (),
+    allow: Iterable[str] = (),
     schedules: Iterable[str] = (),
     calibration: str | Path | None = None,
     fit: Fit | None = None,
@@ -127,6 +131,7 @@ def build_request(
         fit=fit,
         fixed=MappingProxyType(fixed),
         forbidden=forbidden,
+        allowed=parse_allowed(allow),
         schedules=only or None,
         synthesize=any(part.lower() == SYNTHESIZED for part in asked),
         fit_probability=fit_probability,

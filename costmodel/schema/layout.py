@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, computed_field, model_validator
+from pydantic import Field, NonNegativeInt, PositiveInt, computed_field, model_validator
 
 from costmodel.schema.base import Spec
 
@@ -15,12 +15,22 @@ EXPERT_AXES = ("etp", "ep", "edp", "pp")
 
 RecomputePolicy = Literal["none", "selective", "full"]
 
+OptimizerFormat = Literal["fp32", "int8", "fp8", "low-rank"]
+"""How the optimizer's moments are kept: as they are, in 8 bits by blocks, or projected to a low rank."""
+
 
 class Layout(Spec):
     """One layout. World = pp · dp_replicate · dp_shard · cp_ring · cp_ulysses · tp; etp · ep · edp = world / pp.
 
     ``zero_stage``: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters, split over dp_shard × cp.
+    ``shard_params``, ``shard_grads``, ``shard_optim``: over how many of a stage's data- and context-parallel ranks each
+    is split where that is not what ``zero_stage`` says, nested and nearest ranks first; 0: as ``zero_stage`` says.
+    ``reshard_after_forward``: at stage 3, over how many ranks gathered parameters stay split between forward and
+    backward; 0: over all that share them, 1: they stay whole.
+    ``optimizer_format``: how the optimizer's moments are kept.
     ``optimizer_offload``: share of the optimizer state and its update that lives on the host.
+    ``vocab_parallel``: embedding and head are split over all pipeline ranks.
+    ``first_group``: of a cluster of several kinds of node, the group that holds the first pipeline ranks.
     ``order``, ``expert_order``: mesh axes, innermost first.
     """
 
@@ -36,7 +46,14 @@ class Layout(Spec):
     micro_batch_size: PositiveInt = 1
     num_microbatches: PositiveInt = 1
     zero_stage: Literal[0, 1, 2, 3] = 0
+    shard_params: NonNegativeInt = 0
+    shard_grads: NonNegativeInt = 0
+    shard_optim: NonNegativeInt = 0
+    reshard_after_forward: NonNegativeInt = 0
     sequence_parallel: bool = True
+    vocab_parallel: bool = False
+    first_group: NonNegativeInt = 0
+    optimizer_format: OptimizerFormat = "fp32"
     optimizer_offload: Annotated[float, Field(ge=0, le=1)] = 0.0
     order: tuple[str, ...] = AXES
     expert_order: tuple[str, ...] = EXPERT_AXES

@@ -35,6 +35,12 @@ def search(
             metavar="NAME,…", help="What it must not use: pp, recompute, zb-h1.", rich_help_panel=options.LIMIT
         ),
     ] = None,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME,…", help="What it may use though it changes the numbers.", rich_help_panel=options.LIMIT
+        ),
+    ] = None,
     schedule: Annotated[
         list[str] | None,
         typer.Option(
@@ -91,6 +97,7 @@ def search(
         calibration=calibration,
         fix=fix or (),
         forbid=forbid or (),
+        allow=allow or (),
         schedules=schedule or (),
         fit_probability=fit_probability,
         gap=gap,

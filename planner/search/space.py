@@ -261,5 +261,7 @@ def _offloads(request: Request) -> list[int]:
 
 
 def _as_layouts(table: Table) -> Layouts:
-    columns: dict[str, Any] = {field.name: table[field.name] for field in fields(Layouts) if field.name in table}
-    return Layouts(**columns, optimizer_offload=table["offload"].astype(np.float64))
+    """Choices that the space does not name are left at their defaults, whose code is 0."""
+    none = np.zeros_like(table["tp"])
+    columns: dict[str, Any] = {field.name: table.get(field.name, none) for field in fields(Layouts)}
+    return Layouts(**columns | {"optimizer_offload": table["offload"].astype(np.float64)})
