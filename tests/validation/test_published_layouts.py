@@ -1,12 +1,19 @@
-"""Published degree products obey the two equations: world = pp · dp · cp · tp, and etp · ep · edp = world / pp."""
+"""Published layouts: their degrees obey the two equations (world = pp · dp · cp · tp; etp · ep · edp = world / pp), and
+the runs of benchmarks/data/published.toml, priced as they were laid out, fit and take about as long as published.
+"""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from costmodel.layouts import Layouts
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import Layout
+from planner.validation.published import PublishedRun, judge_run, load_published
+
+RUNS = load_published(Path(__file__).parents[2] / "benchmarks" / "data" / "published.toml")
 
 # Narayanan et al. 2021, arXiv 2104.04473, table 1: devices, tp, pp, dp.
 PTD_P = (
@@ -89,3 +96,35 @@ def test_broken_products_are_refused(degrees: dict[str, object], names: str) -> 
     with pytest.raises(InvalidSpec) as refused:
         Layout.load(degrees, "layout")
     assert names in refused.value.message
+
+
+@pytest.mark.parametrize("run", [pytest.param(run, id=run.name) for run in RUNS])
+def test_pinned(run: PublishedRun) -> None:
+    """It fits, and the published step time lies in the prediction's own 90% interval - but for the misses listed."""
+    judged = judge_run(run)
+    assert judged.plan.layout == run.layout
+    assert (judged.fits and judged.covered) == (not run.miss), judged.ratio
+    if run.miss and judged.ratio is not None:
+        assert 1.0 < judged.ratio < 1.3
+
+
+def test_what_dropping_tokens_is_worth() -> None:
+    """The two runs of MoE Parallel Folding are priced twice: at capacity 1 both lie within 5% of the published time."""
+    folded = [judge_run(run) for run in RUNS if "Folding" in run.source]
+    even = [one.ratio for one in folded if one.run.moe_capacity_factor == 1.0]
+    dropless = [one.ratio for one in folded if one.run.moe_capacity_factor is None]
+    assert len(even) == len(dropless) == 2
+    assert all(ratio is not None and abs(ratio - 1.0) < 0.05 for ratio in even)
+    for one in folded:
+        waits_s = one.plan.prediction.breakdown["host_exposed_s"]
+        assert (waits_s > 0.1) == (one.run.moe_capacity_factor is None)
+
+
+def test_a_run_with_two_figures_is_refused(tmp_path: Path) -> None:
+    both = RUNS[0].model_dump(exclude={"layout"}, exclude_none=True) | {"layout": {"tp": 8}, "mfu": 0.5}
+    with pytest.raises(InvalidSpec, match="one of step_time_s, tflops_per_gpu and mfu"):
+        PublishedRun.load(both, "run")
+    path = tmp_path / "runs.toml"
+    path.write_text("[[run]\n")
+    with pytest.raises(InvalidSpec, match=r"runs.toml is not whole TOML"):
+        load_published(path)
