@@ -14,6 +14,7 @@ from costmodel.schema.model import ModelSpec
 from costmodel.schema.prediction import Prediction
 from costmodel.schema.runtime import Runtime
 from costmodel.schema.schedule import Schedule
+from costmodel.schema.training import Training
 from costmodel.schema.workload import Workload
 
 SCHEMA_VERSION: Literal[1] = 1
@@ -88,7 +89,7 @@ class Alternative(Spec):
 
 
 class Plan(Spec):
-    """Everything about one answer."""
+    """Everything about one answer. ``training``: a whole run of it, where that was asked."""
 
     schema_version: Literal[1] = SCHEMA_VERSION
     model: ModelSpec
@@ -104,6 +105,7 @@ class Plan(Spec):
     certificate: Certificate
     alternatives: tuple[Alternative, ...] = ()
     notes: tuple[str, ...] = Field(default=())
+    training: Training | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Plan:

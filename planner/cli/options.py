@@ -9,6 +9,7 @@ import typer
 
 ASK = "What to plan for"
 LIMIT = "What the answer may be"
+DECIDE = "What to decide"
 SHOW = "What to show"
 
 Model = Annotated[
@@ -16,6 +17,12 @@ Model = Annotated[
     typer.Option(metavar="NAME|config.json", help="A catalog name or a Hugging Face config.", rich_help_panel=ASK),
 ]
 Gpus = Annotated[int | None, typer.Option(metavar="N", help="How many GPUs.", rich_help_panel=ASK)]
+GpuCounts = Annotated[
+    str | None,
+    typer.Option(
+        "--gpus", metavar="N|N,N|N..N", help="How many GPUs; several: a curve, 8..1024 doubles.", rich_help_panel=ASK
+    ),
+]
 Gpu = Annotated[
     str | None,
     typer.Option(metavar="NAME", help="Which GPU (default h100; plan gpus lists them).", rich_help_panel=ASK),
@@ -61,6 +68,41 @@ Calibration = Annotated[
 ]
 FitProbability = Annotated[
     float, typer.Option(metavar="P", help="The least probability of fitting in memory.", rich_help_panel=LIMIT)
+]
+
+Tokens = Annotated[
+    str | None, typer.Option(metavar="15T", help="Tokens of the whole run: time and cost.", rich_help_panel=DECIDE)
+]
+Deadline = Annotated[
+    str | None,
+    typer.Option(metavar="30d", help="The fewest GPUs that train --tokens in this time.", rich_help_panel=DECIDE),
+]
+Price = Annotated[str | None, typer.Option(metavar="2.5", help="What a GPU-hour costs.", rich_help_panel=DECIDE)]
+CriticalBatch = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TOKENS", help="Choose the batch size too: beyond this, more buys little.", rich_help_panel=DECIDE
+    ),
+]
+Mtbf = Annotated[
+    str | None,
+    typer.Option(metavar="50000h", help="Mean time between failures of one GPU.", rich_help_panel=DECIDE),
+]
+CheckpointBandwidth = Annotated[
+    str | None,
+    typer.Option(metavar="2TB/s", help="What storage takes from all GPUs together.", rich_help_panel=DECIDE),
+]
+CheckpointInterval = Annotated[
+    str | None,
+    typer.Option(metavar="30min", help="Between checkpoints (default: the best).", rich_help_panel=DECIDE),
+]
+RestartTime = Annotated[
+    str | None,
+    typer.Option(metavar="10min", help="From a failure to the new start, less reading back.", rich_help_panel=DECIDE),
+]
+AsyncCheckpoints = Annotated[
+    bool,
+    typer.Option("--async-checkpoints", help="Write checkpoints while training goes on.", rich_help_panel=DECIDE),
 ]
 
 Explain = Annotated[bool, typer.Option("--explain", help="Say more: every layer, every term.", rich_help_panel=SHOW)]

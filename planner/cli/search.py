@@ -13,7 +13,7 @@ from planner.cli import options
 def search(
     context: typer.Context,
     model: options.Model = None,
-    gpus: options.Gpus = None,
+    gpus: options.GpuCounts = None,
     gpu: options.Gpu = None,
     cluster: options.Cluster = None,
     gpus_per_node: options.GpusPerNode = None,
@@ -60,6 +60,15 @@ def search(
         int,
         typer.Option(metavar="K", help="How many runners-up to show.", rich_help_panel=options.SHOW),
     ] = 5,
+    tokens: options.Tokens = None,
+    deadline: options.Deadline = None,
+    price: options.Price = None,
+    critical_batch: options.CriticalBatch = None,
+    mtbf: options.Mtbf = None,
+    checkpoint_bandwidth: options.CheckpointBandwidth = None,
+    checkpoint_interval: options.CheckpointInterval = None,
+    restart_time: options.RestartTime = None,
+    async_checkpoints: options.AsyncCheckpoints = False,
     explain: options.Explain = False,
     out: options.Out = None,
     json: options.Json = False,
@@ -76,39 +85,50 @@ def search(
             print(context.get_help())
             return
         raise InvalidSpec("--model is missing: what to plan for", "like --model llama-70b; plan models lists them")
-    from planner.cli.answer import deliver, progress
+    from planner.cli.decide import decide
     from planner.cli.files import check_writable
-    from planner.request import build_request
+    from planner.decisions.question import build_question
+    from planner.request import Request, build_request
 
     check_writable(out)
-    request = build_request(
-        model,
-        gpus,
-        gpu=gpu,
-        cluster=cluster,
-        gpus_per_node=gpus_per_node,
-        seq_len=seq_len,
-        global_batch_size=global_batch_size,
-        precision=precision,
-        optimizer=optimizer,
-        grad_reduce_dtype=grad_reduce_dtype,
-        compile=compile,
-        runtime=runtime,
-        calibration=calibration,
-        fix=fix or (),
-        forbid=forbid or (),
-        allow=allow or (),
-        schedules=schedule or (),
-        fit_probability=fit_probability,
-        gap=gap,
-        time_limit_s=time_limit,
-        top=top,
+    question = build_question(
+        tokens=tokens,
+        deadline=deadline,
+        price=price,
+        critical_batch=critical_batch,
+        mtbf=mtbf,
+        checkpoint_bandwidth=checkpoint_bandwidth,
+        checkpoint_interval=checkpoint_interval,
+        restart_time=restart_time,
+        async_checkpoints=async_checkpoints,
     )
-    from planner.search import find_plan
 
-    with progress() as on_progress:
-        plan = find_plan(request, on_progress)
-    deliver(plan, explain=explain, out=out, json=json)
+    def ask(devices: int | None, batch: int | None = None) -> Request:
+        return build_request(
+            model,
+            devices,
+            gpu=gpu,
+            cluster=cluster,
+            gpus_per_node=gpus_per_node,
+            seq_len=seq_len,
+            global_batch_size=global_batch_size if batch is None else batch,
+            precision=precision,
+            optimizer=optimizer,
+            grad_reduce_dtype=grad_reduce_dtype,
+            compile=compile,
+            runtime=runtime,
+            calibration=calibration,
+            fix=fix or (),
+            forbid=forbid or (),
+            allow=allow or (),
+            schedules=schedule or (),
+            fit_probability=fit_probability,
+            gap=gap,
+            time_limit_s=time_limit,
+            top=top,
+        )
+
+    decide(ask, gpus, question, explain=explain, out=out, json=json)
 
 
 def _refuse_stray_options(context: typer.Context) -> None:

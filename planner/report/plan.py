@@ -12,6 +12,7 @@ from planner.report.memory import print_memory
 from planner.report.pipeline import print_pipeline
 from planner.report.proof import print_alternatives, print_certificate, print_sentences
 from planner.report.time import print_network, print_time
+from planner.report.training import print_training
 from planner.report.units import count, digits, percent, seconds
 
 
@@ -20,6 +21,7 @@ def print_plan(plan: Plan, console: ReportConsole, explain: bool = False) -> Non
     _print_question(plan, console)
     _print_layout(plan, console)
     _print_figures(plan, console)
+    print_training(plan, console)
     print_time(plan, console, explain=explain)
     print_memory(plan, console, explain=explain)
     print_network(plan, console)

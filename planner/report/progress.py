@@ -15,4 +15,4 @@ def progress_line(progress: Progress) -> str:
     best = "none yet" if progress.best_s is None else seconds(progress.best_s)
     bound = "" if progress.bound_s is None else f", none below {seconds(progress.bound_s)}"
     done = f"{progress.evaluated:,} of {progress.considered:,} layouts evaluated"
-    return f"searching: {done}, best {best}{bound}"
+    return f"{progress.about or 'searching'}: {done}, best {best}{bound}"

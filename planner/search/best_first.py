@@ -42,12 +42,13 @@ FIRST_LOOK = 400
 
 @dataclass(frozen=True)
 class Progress:
-    """What a long search says of itself."""
+    """What a long search says of itself. ``about``: which of several searches it is."""
 
     considered: int
     evaluated: int
     best_s: float | None
     bound_s: float | None
+    about: str = ""
 
 
 @dataclass

@@ -1,0 +1,148 @@
+"""A scaling curve: the best layout on each of several numbers of GPUs, and what the run would take there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from costmodel.schema.errors import Infeasible, SolverTimeout
+from costmodel.schema.plan import Plan
+from costmodel.schema.training import Training
+from planner.decisions.question import Question
+from planner.decisions.training import DAY_S, estimate_training
+from planner.request import Request
+from planner.search.best_first import Progress
+
+Ask = Callable[[int, int | None], Request]
+"""The request for so many GPUs, at a global batch size or (None) at the one that was asked for."""
+
+Find = Callable[[Request, Callable[[Progress], None] | None], Plan]
+"""The search."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """One number of devices: the plan with its training, or a sentence that says why there is none."""
+
+    devices: int
+    plan: Plan | None = None
+    why_not: str | None = None
+
+    @property
+    def answer(self) -> tuple[Plan, Training]:
+        """The plan and its run, of a point that has them."""
+        assert self.plan is not None
+        assert self.plan.training is not None
+        return self.plan, self.plan.training
+
+    @property
+    def figures(self) -> tuple[float, float, float]:
+        """Time of the run, its device hours, bytes on the fullest device: what a choice weighs."""
+        plan, training = self.answer
+        return training.time_s.mean, training.device_hours, plan.prediction.memory.peak_bytes_per_device
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Points by rising number of devices. ``interrupted``: it was stopped before the last.
+
+    ``chosen``: the point that answers the question, None where none does.
+    """
+
+    points: tuple[Point, ...]
+    interrupted: bool = False
+    chosen: Point | None = None
+
+    @property
+    def found(self) -> list[Point]:
+        """The points that have a plan."""
+        return [point for point in self.points if point.plan is not None]
+
+
+def find_point(
+    find: Find, request: Request, question: Question, on_progress: Callable[[Progress], None] | None = None
+) -> Point:
+    """What the search finds for one request, or why it finds nothing."""
+    devices = request.cluster.num_devices
+
+    def say(progress: Progress) -> None:
+        assert on_progress is not None
+        on_progress(replace(progress, about=f"{devices:,} GPUs"))
+
+    try:
+        plan = find(request, None if on_progress is None else say)
+        return Point(devices, plan.model_copy(update={"training": estimate_training(plan, question)}))
+    except (Infeasible, SolverTimeout) as error:
+        return Point(devices, why_not=error.message)
+
+
+def scan(
+    find: Find,
+    ask: Ask,
+    counts: Sequence[int],
+    question: Question,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Curve:
+    """One search per number of devices, all else equal, the global batch included: strong scaling.
+
+    An interruption (Ctrl-C) ends the scan and keeps what was found. Raises InvalidSpec, before any search, for a number
+    that fills no nodes; KeyboardInterrupt where nothing was found before it.
+    """
+    points: list[Point] = []
+    interrupted = False
+    requests = [_asked(ask, count) for count in counts]
+    try:
+        for count, request in zip(counts, requests, strict=True):
+            if isinstance(request, Infeasible):
+                points.append(Point(count, why_not=request.message))
+                continue
+            points.append(find_point(find, request, question, on_progress))
+    except KeyboardInterrupt:
+        interrupted = True
+        if not points:
+            raise
+    return Curve(tuple(points), interrupted, choose(points, question))
+
+
+def choose(points: Iterable[Point], question: Question) -> Point | None:
+    """With a deadline the fewest devices that meet it; else, with a price, the cheapest run; else the fastest."""
+    found = [point for point in points if point.plan is not None]
+    if question.deadline_s is not None:
+        deadline_s = question.deadline_s
+        return next((point for point in found if point.figures[0] <= deadline_s), None)
+    axis = 0 if question.price_per_device_hour is None else 1
+    return min(found, key=lambda point: point.figures[axis], default=None)
+
+
+def pareto_front(points: Sequence[Point]) -> list[Point]:
+    """The points that no other equals or beats in time, device hours and memory at once."""
+    found = [point for point in points if point.plan is not None]
+    return [one for one in found if not any(_dominates(other.figures, one.figures) for other in found)]
+
+
+def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return one != other and all(mine <= theirs for mine, theirs in zip(one, other, strict=True))
+
+
+def _asked(ask: Ask, count: int) -> Request | Infeasible:
+    """Fixed degrees that this number of devices is no multiple of are a reason, not a mistake."""
+    try:
+        return ask(count, None)
+    except Infeasible as error:
+        return error
+
+
+def check_answered(curve: Curve, question: Question) -> None:
+    """Raises Infeasible, with what comes nearest, where no point has a plan or none meets the deadline."""
+    found = curve.found
+    if not found:
+        reasons = [f"{point.devices:,} GPUs: {point.why_not}" for point in curve.points]
+        raise Infeasible("no plan was found on any of these numbers of GPUs", reasons, "try more of them")
+    if curve.chosen is None:
+        assert question.deadline_s is not None
+        fastest = min(found, key=lambda point: point.figures[0])
+        raise Infeasible(
+            f"none of these numbers of GPUs trains in {question.deadline_s / DAY_S:,.3g} days: the fastest,"
+            f" {fastest.devices:,} GPUs, takes {fastest.figures[0] / DAY_S:,.3g}",
+            hint="more GPUs, a later --deadline, or a larger --global-batch-size",
+        )
