@@ -86,13 +86,16 @@ def price_layers(setting: Setting, network: Network, layouts: Layouts) -> Priced
     return PricedLayers(setting, network, layouts, estimate_layer_costs(setting, network, split), index)
 
 
-def estimate_send_s(setting: Setting, network: Network, layouts: Layouts) -> Column:
+def estimate_send_s(setting: Setting, network: Network, layouts: Layouts, apart: Column | None = None) -> Column:
     """[n] seconds of one send between stages: each tensor rank's message - twice, where the two directions take turns -
     and, where shares of a whole activation were sent, the receivers' all-gather inside their node.
+
+    ``apart``: ranks between sender and receiver, where that is not what the mesh order says.
     """
     pipelined = np.where(layouts.pp > 1, 2, 1)
     message = edge_bytes(setting, layouts)
-    send_s = estimate_collective_s(network, "p2p", message, pipelined, layouts.stride("pp"))
+    stride = layouts.stride("pp") if apart is None else apart
+    send_s = estimate_collective_s(network, "p2p", message, pipelined, stride)
     if setting.runtime.one_way_sends:
         send_s = 2.0 * send_s
     gather_s = estimate_collective_s(

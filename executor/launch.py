@@ -71,9 +71,10 @@ def _check_devices(plan: Plan) -> None:
     import torch
 
     devices = torch.cuda.device_count()
+    wanted = " + ".join(f"{number} x {device}" for number, device in plan.cluster.counts)
     if devices < plan.world_size:
         raise InvalidSpec(
-            f"this plan is for {plan.world_size} x {plan.cluster.device}, and this machine has {devices} GPUs",
+            f"this plan is for {wanted}, and this machine has {devices} GPUs",
             f"plan with --gpus {devices}, or start torchrun -m executor.worker on several nodes"
             if devices
             else "plan with --gpu cpu to run here, or take the plan file to where the GPUs are",

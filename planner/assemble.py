@@ -43,6 +43,7 @@ def build_plan(
             groups=cluster.groups,
             spec=cluster,
             device_spec=setting.device,
+            other_specs=tuple(other.device for other in problem.others),
         ),
         workload=setting.workload,
         runtime=setting.runtime.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,6 +13,7 @@ from costmodel.memory import KeptBytes
 from costmodel.price import Priced, PricedLayers, price, price_layers
 from costmodel.schema.schedule import Schedule
 from planner.kept import count_kept
+from planner.mixed import estimate_edges, group_of_ranks, join_priced, join_times, price_groups
 from planner.order import build_order
 from planner.placement import Placement
 from planner.problem import Problem
@@ -20,7 +22,11 @@ from planner.simulator import Simulation, StageTimes, simulate
 
 @dataclass(frozen=True)
 class Evaluated:
-    """A placement with its price. ``step_time_s`` = (makespan + reductions and update) · jitter."""
+    """A placement with its price. ``step_time_s`` = (makespan + reductions and update) · jitter.
+
+    ``by_group``: over unlike groups of nodes, the price as if all ranks lay in each of them, and ``homes`` the group of
+    every rank; of ``priced`` the rank's own columns are joined. Both are empty where all nodes are alike.
+    """
 
     problem: Problem
     placement: Placement
@@ -28,6 +34,30 @@ class Evaluated:
     times: StageTimes
     priced: Priced
     simulation: Simulation
+    by_group: tuple[Priced, ...] = ()
+    homes: tuple[int, ...] = ()
+
+    def of_rank(self, rank: int) -> Priced:
+        """The price in the group of nodes in which a pipeline rank lies."""
+        return self.by_group[self.homes[rank]] if self.by_group else self.priced
+
+    @cached_property
+    def capacity_bytes(self) -> Column:
+        """[pp] memory of every rank's device."""
+        devices = [self.of_rank(rank).layers.setting.device for rank in range(self.placement.layout.pp)]
+        return np.array([device.memory_bytes for device in devices])
+
+    @cached_property
+    def fullest_rank(self) -> int:
+        """The rank that fills most of its device."""
+        return int((self.priced.memory.device[0] / self.capacity_bytes).argmax())
+
+    def without_sends(self) -> StageTimes:
+        """The stages' times as if sends took none."""
+        if not self.by_group:
+            return stage_times(self.priced.layers, self.placement, self.problem, sends=False)
+        still = [stage_times(one.layers, self.placement, self.problem, sends=False) for one in self.by_group]
+        return join_times(still, self.homes, None)
 
     @cached_property
     def slowest_rank(self) -> int:
@@ -55,16 +85,23 @@ def cores_per_pipeline(problem: Problem, placement: Placement) -> float | None:
 
 
 def evaluate(
-    problem: Problem, placement: Placement, schedule: Schedule | None = None, layers: PricedLayers | None = None
+    problem: Problem,
+    placement: Placement,
+    schedule: Schedule | None = None,
+    layers: PricedLayers | Sequence[PricedLayers] | None = None,
 ) -> Evaluated:
-    """Price, schedule and simulate. ``layers``: the one row's layer table when it is at hand already.
+    """Price, schedule and simulate. ``layers``: the one row's layer table when it is at hand already, or over unlike
+    groups of nodes its tables, one for each.
 
     ``schedule``: a plan's own order of passes; by default the named schedule is built.
-    Raises InvalidSpec where the schedule cannot do these sizes.
+    Raises InvalidSpec where the schedule cannot do these sizes, or a stage would straddle two groups.
     """
-    layout = placement.layout
+    if problem.others:
+        tables = price_groups(problem, _row(placement)) if not isinstance(layers, Sequence) else layers
+        return _evaluate_mixed(problem, placement, schedule, tables)
+    assert not isinstance(layers, Sequence)
     if layers is None:
-        layers = price_layers(problem.setting, problem.network, Layouts.from_rows([(layout, placement.schedule)]))
+        layers = price_layers(problem.setting, problem.network, _row(placement))
     if schedule is None:
         schedule = build_order(layers)
     kept = kept_bytes(layers, placement, problem, schedule)
@@ -72,6 +109,24 @@ def evaluate(
     times = stage_times(layers, placement, problem)
     simulation = simulate(schedule, times, cores_per_pipeline(problem, placement))
     return Evaluated(problem, placement, schedule, times, priced, simulation)
+
+
+def _evaluate_mixed(
+    problem: Problem, placement: Placement, schedule: Schedule | None, tables: Sequence[PricedLayers]
+) -> Evaluated:
+    homes = group_of_ranks(problem.cluster, placement.layout)
+    edges = estimate_edges(tables, homes)
+    schedule = build_order(tables[0]) if schedule is None else schedule
+    assignment = placement.assignment(problem.kinds, problem.num_kinds)
+    by_group = tuple(price(layers, assignment, kept_bytes(layers, placement, problem, schedule)) for layers in tables)
+    still = [stage_times(layers, placement, problem, sends=False) for layers in tables]
+    times = join_times(still, homes, edges)
+    priced = join_priced(by_group, homes, edges)
+    return Evaluated(problem, placement, schedule, times, priced, simulate(schedule, times), by_group, homes)
+
+
+def _row(placement: Placement) -> Layouts:
+    return Layouts.from_rows([(placement.layout, placement.schedule)])
 
 
 def stage_times(layers: PricedLayers, placement: Placement, problem: Problem, sends: bool = True) -> StageTimes:

@@ -10,6 +10,7 @@ from costmodel.schema.layout import Layout
 from costmodel.schema.plan import Certificate, Plan
 from planner.assemble import build_plan
 from planner.evaluate import evaluate
+from planner.mixed import check_mixed
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.request import Request
@@ -76,6 +77,7 @@ def check_layout(request: Request, layout: Layout, schedule: str, recompute: str
     if layout.sequence_parallel and layout.tp > 1 and runtime.sequence_parallel == "never":
         raise InvalidSpec(f"sequence_parallel true: the runtime {runtime.name} never does it", "--no-sequence-parallel")
     _check_splits(request, layout)
+    check_mixed(request.cluster, layout, schedule)
 
 
 def _check_splits(request: Request, layout: Layout) -> None:

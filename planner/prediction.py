@@ -15,7 +15,7 @@ from costmodel.memory import PARTS
 from costmodel.pipeline import count_sends, edge_bytes
 from costmodel.price import estimate_received_level_bytes
 from costmodel.schema.prediction import Interval, MemoryPrediction, Prediction, StageMemory
-from planner.evaluate import Evaluated, stage_times
+from planner.evaluate import Evaluated
 from planner.simulator import simulate
 
 Z_90 = 1.6448536
@@ -29,7 +29,7 @@ def predict(evaluated: Evaluated, assumptions: tuple[str, ...] = ()) -> Predicti
     step_s = evaluated.step_time_s
     spread = exp(Z_90 * setting.runtime.spread)
     flops = estimate_model_flops(setting.model, setting.workload)
-    machine = peak_flops_per_s(setting.device, setting.workload.precision) * layout.world_size
+    machine = _peak_flops_per_s(evaluated)
     breakdown = estimate_breakdown(evaluated)
     busy = breakdown["gemm_total_s"] + breakdown["attention_total_s"] + breakdown["elementwise_total_s"]
     again = 1.0 + (breakdown["recompute_exposed_s"] / busy if busy else 0.0)
@@ -53,10 +53,10 @@ def estimate_breakdown(evaluated: Evaluated) -> dict[str, float]:
     shared_cores: what ranks on one host take from each other; jitter: waiting for the slowest device.
     """
     priced, times = evaluated.priced, evaluated.times
-    layers = priced.layers
     # Of several copies a micro-batch crosses one.
     m = evaluated.placement.layout.num_microbatches / evaluated.schedule.copies
     rank = _busiest_rank(evaluated)
+    layers = evaluated.of_rank(rank).layers
     exposed, total = _layer_terms(evaluated, rank)
     terms = {name: (m * exposed[i], m * total[i]) for i, name in enumerate(LAYER_TERMS)}
     extra = np.einsum(
@@ -74,8 +74,7 @@ def estimate_breakdown(evaluated: Evaluated) -> dict[str, float]:
     busy = sum(one for one, _ in terms.values())
 
     alone = simulate(evaluated.schedule, times).makespan_s
-    still = stage_times(layers, evaluated.placement, evaluated.problem, sends=False)
-    instant = simulate(evaluated.schedule, still).makespan_s
+    instant = simulate(evaluated.schedule, evaluated.without_sends()).makespan_s
     terms["bubble"] = (max(instant - busy, 0.0), max(instant - busy, 0.0))
     crossings = sum(_sends(evaluated, rank)) * float(layers.send_s[0])
     terms["pp"] = (alone - instant, max(crossings, alone - instant))
@@ -101,6 +100,16 @@ def estimate_breakdown(evaluated: Evaluated) -> dict[str, float]:
     }
 
 
+def _peak_flops_per_s(evaluated: Evaluated) -> float:
+    """Of all devices together, by their datasheets."""
+    layout, precision = evaluated.placement.layout, evaluated.problem.setting.workload.precision
+    if not evaluated.by_group:
+        return peak_flops_per_s(evaluated.problem.setting.device, precision) * layout.world_size
+    each = layout.world_size // layout.pp
+    settings = [evaluated.of_rank(rank).layers.setting for rank in range(layout.pp)]
+    return sum(peak_flops_per_s(setting.device, precision) for setting in settings) * each
+
+
 def _busiest_rank(evaluated: Evaluated) -> int:
     work = evaluated.priced.work
     return int((work.forward_s + work.backward_s)[0].argmax())
@@ -108,7 +117,7 @@ def _busiest_rank(evaluated: Evaluated) -> int:
 
 def _layer_terms(evaluated: Evaluated, rank: int) -> tuple[Column, Column]:
     """[T] exposed and total seconds of one micro-batch on a rank, by LAYER_TERMS."""
-    priced = evaluated.priced
+    priced = evaluated.of_rank(rank)
     costs, row, kinds = priced.layers.costs, priced.layers.index[0], evaluated.problem.num_kinds
     counts = priced.assignment.counts[0, rank].sum(axis=1)
     weights = np.concatenate([counts, [priced.assignment.embedding[0, rank]], [priced.assignment.head[0, rank]]])
@@ -119,7 +128,8 @@ def _layer_terms(evaluated: Evaluated, rank: int) -> tuple[Column, Column]:
 
 
 def _memory(evaluated: Evaluated) -> MemoryPrediction:
-    memory = evaluated.priced.memory
+    memory, mixed = evaluated.priced.memory, bool(evaluated.by_group)
+    capacities = evaluated.capacity_bytes.tolist()
     stages = tuple(
         StageMemory(
             rank=rank,
@@ -127,6 +137,8 @@ def _memory(evaluated: Evaluated) -> MemoryPrediction:
             reserved_bytes=float(memory.reserved[0, rank]),
             device_bytes=float(memory.device[0, rank]),
             parts={name: float(memory.parts[0, rank, i]) for i, name in enumerate(PARTS)},
+            device=evaluated.of_rank(rank).layers.setting.device.name if mixed else None,
+            capacity_bytes=capacities[rank] if mixed else None,
         )
         for rank in range(evaluated.placement.layout.pp)
     )
@@ -134,7 +146,7 @@ def _memory(evaluated: Evaluated) -> MemoryPrediction:
         peak_bytes_per_device=max(stage.device_bytes for stage in stages),
         allocated_bytes=max(stage.allocated_bytes for stage in stages),
         reserved_bytes=max(stage.reserved_bytes for stage in stages),
-        capacity_bytes=evaluated.problem.setting.device.memory_bytes,
+        capacity_bytes=capacities[evaluated.fullest_rank],
         fits_probability=evaluated.fits_probability,
         per_stage=stages,
         host_bytes=float(memory.host[0].max()),
@@ -150,9 +162,9 @@ def _sends(evaluated: Evaluated, rank: int) -> tuple[float, float]:
 
 def _network(evaluated: Evaluated) -> dict[str, float]:
     """Bytes that one device of the busiest rank sends per step, by level."""
-    priced, layout = evaluated.priced, evaluated.placement.layout
-    layers, network = priced.layers, evaluated.problem.network
-    rank = _busiest_rank(evaluated)
+    rank, layout = _busiest_rank(evaluated), evaluated.placement.layout
+    priced = evaluated.of_rank(rank)
+    layers, network = priced.layers, priced.layers.network
     kinds = evaluated.problem.num_kinds
     sent = layers.costs.sent_bytes[layers.index[0]]
     per_microbatch = np.einsum("kp,kpl->l", priced.assignment.counts[0, rank], sent[:kinds])

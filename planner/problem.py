@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import hypot
@@ -25,15 +26,33 @@ MOST_LAYERS = 4096
 
 @dataclass(frozen=True)
 class Problem:
-    """A setting on a cluster. ``calibration`` names the file in use, if any."""
+    """A setting on a cluster. ``calibration`` names the file in use, if any.
+
+    ``setting`` is that of the cluster's first group of nodes; ``others`` are those of its further unlike groups, which
+    differ in device, host and size of a node, and in nothing else.
+    """
 
     setting: Setting
     cluster: ClusterSpec
     calibration: str | None = None
+    others: tuple[Setting, ...] = ()
 
     @cached_property
     def network(self) -> Network:
         return Network.from_cluster(self.cluster)
+
+    @property
+    def settings(self) -> tuple[Setting, ...]:
+        """One for every unlike group of nodes."""
+        return (self.setting, *self.others)
+
+    @cached_property
+    def networks(self) -> tuple[Network, ...]:
+        """One for every unlike group: the levels inside its nodes, and the shared ones beyond."""
+        if not self.others:
+            return (self.network,)
+        shared = self.cluster.network
+        return tuple(Network.from_levels(group.levels + shared) for group in self.cluster.unlike_groups)
 
     @cached_property
     def kinds(self) -> list[int]:
@@ -46,28 +65,36 @@ class Problem:
 
     @classmethod
     def on(
-        cls, cluster: ClusterSpec, device: DeviceSpec, model: ModelSpec, workload: Workload, runtime: Runtime
+        cls,
+        cluster: ClusterSpec,
+        device: DeviceSpec,
+        model: ModelSpec,
+        workload: Workload,
+        runtime: Runtime,
+        others: Sequence[DeviceSpec] = (),
     ) -> Problem:
-        """A model's step on the devices of the cluster's first group."""
-        group = cluster.groups[0]
-        setting = Setting(
-            model=model,
-            device=device,
-            workload=workload,
-            runtime=runtime,
-            host=group.host,
-            devices_per_node=group.devices_per_node,
-            shared_cores=cluster.shared_cores,
+        """A model's step on a cluster whose unlike groups have ``device`` and ``others``, in the cluster's order."""
+        groups = cluster.unlike_groups if others else cluster.groups[:1]
+        settings = tuple(
+            Setting(
+                model=model,
+                device=one,
+                workload=workload,
+                runtime=runtime,
+                host=group.host,
+                devices_per_node=group.devices_per_node,
+                shared_cores=cluster.shared_cores,
+            )
+            for one, group in zip((device, *others), groups, strict=True)
         )
-        return cls(setting, cluster)
+        return cls(settings[0], cluster, others=settings[1:])
 
     @classmethod
     def from_request(cls, request: Request) -> Problem:
         """The runtime's spread grows where a processor was never measured.
 
-        Raises InvalidSpec for a cluster of several kinds of node: they cannot share one layout yet.
+        Raises InvalidSpec for a model of more than MOST_LAYERS layers.
         """
-        _check_one_kind(request.cluster)
         if request.model.num_layers > MOST_LAYERS:
             raise InvalidSpec(
                 f"{request.model.name} has {request.model.num_layers} layers; at most {MOST_LAYERS} are planned"
@@ -77,25 +104,15 @@ class Problem:
         if calibration is None and request.device.vendor == "cpu":
             spread = hypot(spread, UNCALIBRATED_CPU_SPREAD)
         runtime = request.runtime.model_copy(update={"spread": spread})
-        problem = cls.on(request.cluster, request.device, request.model, request.workload, runtime)
+        problem = cls.on(
+            request.cluster, request.device, request.model, request.workload, runtime, request.other_devices
+        )
         name = None if calibration is None else f"{calibration.device} of {calibration.date}"
-        return cls(problem.setting, problem.cluster, name)
+        return cls(problem.setting, problem.cluster, name, problem.others)
 
     @classmethod
     def from_plan(cls, plan: Plan) -> Problem:
         """The problem that a plan answers, from nothing but the plan."""
-        spec = plan.cluster.spec
-        problem = cls.on(spec, plan.cluster.device_spec, plan.model, plan.workload, plan.runtime_spec)
-        return cls(problem.setting, spec, plan.calibration)
-
-
-def _check_one_kind(cluster: ClusterSpec) -> None:
-    kinds = {(group.device, group.devices_per_node) for group in cluster.groups}
-    if len(kinds) > 1:
-        said = ", ".join(
-            f"{group.num_nodes} nodes of {group.devices_per_node} {group.device}" for group in cluster.groups
-        )
-        raise InvalidSpec(
-            f"cluster {cluster.name!r} has several kinds of node ({said}); a plan needs them all alike",
-            "give --cluster a file with one of the groups",
-        )
+        spec, machine = plan.cluster.spec, plan.cluster
+        problem = cls.on(spec, machine.device_spec, plan.model, plan.workload, plan.runtime_spec, machine.other_specs)
+        return cls(problem.setting, spec, plan.calibration, problem.others)

@@ -34,6 +34,7 @@ from planner.workload import build_workload
 class Request:
     """What to plan for, and within which limits.
 
+    ``device``: of the cluster's first group of nodes; ``other_devices``: of its further unlike groups, in order.
     ``fixed``: degrees and choices that the layout must have. ``forbidden``: techniques it must not use.
     ``allowed``: techniques that change what is computed and may be used all the same.
     ``schedules``: the only ones to consider, None = the runtime's. ``synthesize``: look for an order of passes too.
@@ -58,6 +59,15 @@ class Request:
     time_limit_s: float = 60.0
     top: int = 5
     assumptions: tuple[str, ...] = ()
+    other_devices: tuple[DeviceSpec, ...] = ()
+
+    @property
+    def devices_said(self) -> str:
+        """``64 h100``, ``32 h100 + 64 a100-80g``."""
+        if not self.other_devices:
+            return f"{self.cluster.num_devices} {self.device.name}"
+        groups, devices = self.cluster.unlike_groups, (self.device, *self.other_devices)
+        return " + ".join(f"{group.num_devices} {one.name}" for group, one in zip(groups, devices, strict=True))
 
 
 def build_request(
@@ -98,8 +108,8 @@ def build_request(
     assumptions: list[str] = []
     model_spec = _load_model(model)
     fit = fit or load_fit(calibration)
-    device, machine = _load_machine(gpus, gpu, cluster, gpus_per_node, fit, assumptions)
-    found = _load_calibration(calibration, device, fit, assumptions)
+    (device, *others), machine = _load_machine(gpus, gpu, cluster, gpus_per_node, fit, assumptions)
+    found = _load_calibration(calibration, (device, *others), fit, assumptions)
     if found is not None:
         from costmodel.calibration.apply import apply_calibration
 
@@ -113,6 +123,7 @@ def build_request(
         optimizer=optimizer,
         grad_reduce_dtype=grad_reduce_dtype,
         assumptions=assumptions,
+        others=others,
     )
     runtime_spec = _load_runtime(runtime, compile, fit, assumptions)
     fixed, forbidden = parse_fixed(fix), parse_forbidden(forbid)
@@ -139,6 +150,7 @@ def build_request(
         time_limit_s=time_limit_s,
         top=top,
         assumptions=tuple(assumptions),
+        other_devices=tuple(others),
     )
 
 
@@ -171,7 +183,8 @@ def _load_machine(
     gpus_per_node: int | None,
     fit: Fit,
     assumptions: list[str],
-) -> tuple[DeviceSpec, ClusterSpec]:
+) -> tuple[tuple[DeviceSpec, ...], ClusterSpec]:
+    """The devices of the cluster's unlike groups, and the cluster."""
     from costmodel.catalog.clusters import default_cluster, load_cluster
     from costmodel.catalog.devices import load_device
 
@@ -183,10 +196,12 @@ def _load_machine(
         if gpus_per_node is not None:
             raise InvalidSpec(f"--gpus-per-node {gpus_per_node}: the cluster file already says what a node holds")
         machine = load_cluster(path, num_devices=gpus)
-        device = load_device(machine.groups[0].device, fit)
-        if gpu is not None and load_device(gpu).name != device.name:
-            raise InvalidSpec(f"--gpu {gpu}: the cluster file {path} says {device.name}", "leave --gpu out")
-        return device, machine
+        devices = tuple(load_device(group.device, fit) for group in machine.unlike_groups)
+        if gpu is not None and {load_device(gpu).name} != {device.name for device in devices}:
+            said = " and ".join(dict.fromkeys(device.name for device in devices))
+            raise InvalidSpec(f"--gpu {gpu}: the cluster file {path} says {said}", "leave --gpu out")
+        _check_unlike(devices, machine, str(path))
+        return devices, machine
     if gpus is None:
         raise InvalidSpec("--gpus is missing: how many GPUs to plan for", "like --gpus 64, or --cluster FILE.toml")
     device = load_device(gpu or "h100", fit)
@@ -198,21 +213,48 @@ def _load_machine(
         assumptions.append(
             f"The network is {machine.name}'s, {inside} {device.name} a node (--cluster, --gpus-per-node)."
         )
-    return device, machine
+    return (device,), machine
+
+
+def _check_unlike(devices: tuple[DeviceSpec, ...], machine: ClusterSpec, origin: str) -> None:
+    """Nodes of several kinds each have devices of their own, and accelerators."""
+    if len(devices) == 1:
+        return
+    if machine.shared_cores is not None:
+        raise InvalidSpec(
+            f"{origin}: shared_cores = {machine.shared_cores}, but nodes of several kinds share no cores",
+            "leave shared_cores out",
+        )
+    for device in devices:
+        if device.vendor == "cpu":
+            raise InvalidSpec(
+                f"{origin}: a group of {device.name} beside other nodes is not planned",
+                "leave accelerators only, or one group of cpu",
+            )
 
 
 def _load_calibration(
-    source: str | Path | None, device: DeviceSpec, fit: Fit, assumptions: list[str]
+    source: str | Path | None, devices: tuple[DeviceSpec, ...], fit: Fit, assumptions: list[str]
 ) -> Calibration | None:
+    """A calibration holds one device's figures, and so serves a cluster of one kind of node."""
     from costmodel.calibration.store import load_calibration
 
-    found = load_calibration(source, device.name)
+    device = devices[0]
+    found = load_calibration(source, device.name) if len(devices) == 1 or source is not None else None
+    if found is not None and len(devices) > 1:
+        raise InvalidSpec(
+            f"calibration file {source} is of {found.device}, and the cluster has several kinds of node",
+            "use --calibration none",
+        )
     if found is None:
         behind = " and ".join(f"{table.rows:,} rows of {table.name}" for table in fit.tables)
         fitted = f", fitted to {behind} ({fit.date})" if behind else ""
-        assumptions.append(
-            f"{device.name} is priced from its catalog entry{fitted}: no calibration was measured (plan calibrate)."
-        )
+        names = " and ".join(dict.fromkeys(one.name for one in devices))
+        priced = "is priced from its catalog entry" if len(devices) == 1 else "are priced from their catalog entries"
+        measured = "no calibration was measured (plan calibrate)"
+        if len(devices) > 1:
+            measured = "calibrations are of one kind of node"
+        assumptions.append(f"{names} {priced}{fitted}: {measured}.")
     else:
         assumptions.append(
             f"{device.name} is priced as calibrated on {found.date}{' at ' + found.host if found.host else ''}."

@@ -3,8 +3,9 @@
     spread² = corner² + parameters²
 
 corner: spread of log(predicted / measured) over published runs of the same device generation, runtime and kinds of
-parallelism, shrunk towards that of a source never seen. parameters: spread of the log step time over samples of the
-fitted factors and, where the device was measured here, gᵀ C g with that calibration's covariance C.
+parallelism, shrunk towards that of a source never seen; over several kinds of node the widest of theirs. parameters:
+spread of the log step time over samples of the fitted factors and, where the device was measured here, gᵀ C g with that
+calibration's covariance C.
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from costmodel.calibration.apply import applies_to
 from costmodel.calibration.parameters import read_path, write_path
 from costmodel.catalog.fit import fitted_cluster, fitted_device, fitted_runtime
 from costmodel.layouts import Assignment, Column, Layouts
-from costmodel.price import price, price_layers
+from costmodel.ops import Setting
 from costmodel.schema.calibration import Calibration
 from costmodel.schema.fit import Fit
 from costmodel.schema.layout import Layout
+from planner.mixed import price_rows
 from planner.placement import Placement
 from planner.problem import Problem
 
@@ -42,9 +44,10 @@ def names_of(problem: Problem) -> dict[str, str]:
     return {"device": setting.device.name, "cluster": problem.cluster.name, "runtime": setting.runtime.name}
 
 
-def corner_of(problem: Problem, layout: Layout) -> str:
-    """``generation/runtime/parallelism``: ``hopper/megatron/tp+pp``; data parallelism alone is ``dp``."""
-    setting = problem.setting
+def corner_of(problem: Problem, layout: Layout, setting: Setting | None = None) -> str:
+    """``generation/runtime/parallelism``: ``hopper/megatron/tp+pp``; data parallelism alone is ``dp``. ``setting``: of
+    another group of nodes than the first."""
+    setting = setting or problem.setting
     return f"{setting.device.generation}/{setting.runtime.name}/{layout.parallelism}"
 
 
@@ -108,21 +111,25 @@ def parameter_spread(problem: Problem, layouts: Layouts, assignment: Assignment,
 
 
 def _log_time(problem: Problem, layouts: Layouts, assignment: Assignment) -> Column:
-    layers = price_layers(problem.setting, problem.network, layouts)
-    return np.asarray(np.log(price(layers, assignment).step_time_s))
+    return np.asarray(np.log(price_rows(problem, layouts, assignment).step_time_s))
 
 
 def _sampled(problem: Problem, sample: Fit) -> Problem:
-    setting = problem.setting
-    device, runtime = fitted_device(setting.device, sample), fitted_runtime(setting.runtime, sample)
+    runtime = fitted_runtime(problem.setting.runtime, sample)
     cluster = fitted_cluster(problem.cluster, sample)
-    return Problem(replace(setting, device=device, runtime=runtime, host=cluster.groups[0].host), cluster)
+    groups = cluster.unlike_groups if problem.others else cluster.groups[:1]
+    first, *others = [
+        replace(setting, device=fitted_device(setting.device, sample), runtime=runtime, host=group.host)
+        for setting, group in zip(problem.settings, groups, strict=True)
+    ]
+    return Problem(first, cluster, others=tuple(others))
 
 
 def with_spread(problem: Problem, placement: Placement, fit: Fit, calibration: Calibration | None) -> Problem:
     """The problem with its runtime's spread replaced by what is to be expected of this placement."""
     runtime = problem.setting.runtime
-    variance = corner_spread(fit, corner_of(problem, placement.layout), runtime.spread) ** 2
+    corners = [corner_of(problem, placement.layout, setting) for setting in problem.settings]
+    variance = max(corner_spread(fit, corner, runtime.spread) for corner in corners) ** 2
     layouts = Layouts.from_rows([(placement.layout, placement.schedule)])
     assignment = placement.assignment(problem.kinds, problem.num_kinds)
     variance += float(parameter_spread(problem, layouts, assignment, sample_fits(fit))[0]) ** 2
@@ -136,7 +143,8 @@ def with_spread(problem: Problem, placement: Placement, fit: Fit, calibration: C
         )
         variance += max(float(slopes @ np.array(calibration.covariance) @ slopes), 0.0)
     changed = runtime.model_copy(update={"spread": sqrt(variance)})
-    return replace(problem, setting=replace(problem.setting, runtime=changed))
+    first, *others = (replace(setting, runtime=changed) for setting in problem.settings)
+    return replace(problem, setting=first, others=tuple(others))
 
 
 def _slope(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from costmodel.schema.cluster import DeviceSpec
@@ -33,8 +34,10 @@ def build_workload(
     optimizer: str | None = None,
     grad_reduce_dtype: str | None = None,
     assumptions: list[str],
+    others: Sequence[DeviceSpec] = (),
 ) -> Workload:
-    """One training step; each default is appended to ``assumptions`` as a sentence.
+    """One training step; each default is appended to ``assumptions`` as a sentence. ``others``: devices that must be
+    able to do it as well.
 
     Defaults: ``seq_len`` min(8192, the model's longest), 4 Mi tokens a step, bf16 (fp16 on devices without it)
     with fp32 master weights and gradient reduction, AdamW.
@@ -56,12 +59,14 @@ def build_workload(
         assumptions.append(f"A step takes {global_batch_size} sequences (--global-batch-size).")
     _check_at_least_one("--global-batch-size", global_batch_size)
     if precision is None:
-        precision = str(own.get("precision") or next((p for p in ("bf16", "fp16") if _has(device, p)), "fp32"))
+        everywhere = [p for p in ("bf16", "fp16") if all(_has(one, p) for one in (device, *others))]
+        precision = str(own.get("precision") or next(iter(everywhere), "fp32"))
         assumptions.append(f"Matrix products run in {precision} (--precision).")
     precision = _one_of("precision", precision, PRECISIONS)
-    if not _has(device, precision):
-        known = ", ".join(p for p in PRECISIONS if _has(device, p))
-        raise InvalidSpec(f"--precision {precision}: {device.name} has no such matrix units", f"it has {known}")
+    for one in (device, *others):
+        if not _has(one, precision):
+            known = ", ".join(p for p in PRECISIONS if _has(one, p))
+            raise InvalidSpec(f"--precision {precision}: {one.name} has no such matrix units", f"it has {known}")
     if optimizer is None:
         optimizer = "adamw"
         assumptions.append("The optimizer is AdamW with two fp32 moments (--optimizer).")

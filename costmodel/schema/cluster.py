@@ -174,3 +174,27 @@ class ClusterSpec(Spec):
     def levels(self) -> tuple[NetworkLevel, ...]:
         """The levels as the first group sees them, innermost first."""
         return self.groups[0].levels + self.network
+
+    @property
+    def unlike_groups(self) -> tuple[NodeGroup, ...]:
+        """The groups, those that differ in nothing but their number of nodes taken together, in the file's order."""
+        merged: list[NodeGroup] = []
+        for group in self.groups:
+            for index, other in enumerate(merged):
+                if (other.device, other.levels, other.host) == (group.device, group.levels, group.host):
+                    merged[index] = other.model_copy(update={"num_nodes": other.num_nodes + group.num_nodes})
+                    break
+            else:
+                merged.append(group)
+        return tuple(merged)
+
+    def alone(self, group: NodeGroup) -> ClusterSpec:
+        """One of the ``unlike_groups`` by itself, under as much of the network as its nodes need."""
+        left, network = group.num_nodes, []
+        for level in self.network:
+            if left > 1:
+                size = min(level.size, left)
+                network.append(level.model_copy(update={"size": size}))
+                left = -(-left // size)
+        changes = {"name": f"{group.device} of {self.name}", "groups": (group,), "network": tuple(network)}
+        return self.model_copy(update=changes)

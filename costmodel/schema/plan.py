@@ -21,13 +21,33 @@ SCHEMA_VERSION: Literal[1] = 1
 
 
 class PlanCluster(Spec):
-    """The machine as planned for: device name and count beside the whole description."""
+    """The machine as planned for: device name and count beside the whole description.
+
+    ``device``, ``device_spec``: of the first group of nodes; ``other_specs``: of the further unlike groups, in order.
+    """
 
     device: str
     num_devices: PositiveInt
     groups: tuple[NodeGroup, ...]
     spec: ClusterSpec
     device_spec: DeviceSpec
+    other_specs: tuple[DeviceSpec, ...] = ()
+
+    @model_validator(mode="after")
+    def _has_every_device(self) -> PlanCluster:
+        groups, specs = self.spec.unlike_groups, (self.device_spec, *self.other_specs)
+        if len(specs) not in (1, len(groups)):
+            raise ValueError(f"other_specs has {len(specs) - 1} devices, the cluster {len(groups) - 1} further groups")
+        return self
+
+    @property
+    def counts(self) -> tuple[tuple[int, str], ...]:
+        """How many of which device: ``((32, "h100"), (64, "a100-80g"))``."""
+        if not self.other_specs:
+            return ((self.num_devices, self.device),)
+        specs = (self.device_spec, *self.other_specs)
+        groups = self.spec.unlike_groups
+        return tuple((group.num_devices, spec.name) for group, spec in zip(groups, specs, strict=True))
 
 
 class Pipeline(Spec):

@@ -14,17 +14,25 @@ class Interval(Spec):
 
 
 class StageMemory(Spec):
-    """One pipeline rank at its worst moment, in bytes. ``parts`` sum to ``allocated_bytes``."""
+    """One pipeline rank at its worst moment, in bytes. ``parts`` sum to ``allocated_bytes``.
+
+    ``device``, ``capacity_bytes``: what the rank runs on, where ranks run on unlike devices.
+    """
 
     rank: int
     allocated_bytes: float
     reserved_bytes: float
     device_bytes: float
     parts: dict[str, float]
+    device: str | None = None
+    capacity_bytes: float | None = None
 
 
 class MemoryPrediction(Spec):
-    """Never mixed: allocated (tensors), reserved (allocator), device (driver), each the largest over the ranks."""
+    """Never mixed: allocated (tensors), reserved (allocator), device (driver), each the largest over the ranks.
+
+    ``capacity_bytes``: of the device that is fullest for its size.
+    """
 
     peak_bytes_per_device: float
     allocated_bytes: float

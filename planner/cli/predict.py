@@ -73,6 +73,14 @@ def predict(
         str | None,
         typer.Option(metavar="AXIS,…", help="The experts' mesh axes, innermost first.", rich_help_panel=LAYOUT),
     ] = None,
+    first_group: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Over several kinds of node, which group holds the first stages, from 0.",
+            rich_help_panel=LAYOUT,
+        ),
+    ] = None,
     explain: options.Explain = False,
     out: options.Out = None,
     json: options.Json = False,
@@ -105,6 +113,7 @@ def predict(
         zero_stage=zero_stage,
         sequence_parallel=sequence_parallel,
         optimizer_offload=optimizer_offload,
+        first_group=first_group,
         order=tuple(order.split(",")) if order else None,
         expert_order=tuple(expert_order.split(",")) if expert_order else None,
         schedule=schedule,

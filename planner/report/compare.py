@@ -35,7 +35,7 @@ def choices_that_differ(first: Plan, second: Plan) -> list[tuple[str, str, str]]
     """(what, its value in the first plan, in the second) for the question, every degree and each other choice."""
     rows = [
         ("model", first.model.name, second.model.name),
-        ("device", first.cluster.device, second.cluster.device),
+        ("device", _devices(first), _devices(second)),
         ("devices", str(first.cluster.num_devices), str(second.cluster.num_devices)),
         ("cluster", first.cluster.spec.name, second.cluster.spec.name),
         ("runtime", first.runtime, second.runtime),
@@ -136,6 +136,10 @@ def _signed(change_s: float) -> str:
 
 def _shown(value: object) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _devices(plan: Plan) -> str:
+    return " + ".join(dict.fromkeys(device for _, device in plan.cluster.counts))
 
 
 def _policies(plan: Plan) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import AXES, EXPERT_AXES, Layout
-from costmodel.schema.plan import Plan
+from costmodel.schema.plan import Plan, PlanCluster
 from planner.placement import Placement
 
 _DEGREES = ("tp", "pp", "vpp", "cp_ring", "cp_ulysses", "ep", "etp", "dp_shard", "dp_replicate")
@@ -36,6 +36,8 @@ def layout_flags(plan: Plan) -> str:
         flags.append("--no-sequence-parallel")
     if layout.optimizer_offload:
         flags.append(f"--optimizer-offload {layout.optimizer_offload:g}")
+    if layout.first_group:
+        flags.append(f"--first-group {layout.first_group}")
     if layout.order != AXES:
         flags.append(f"--order {','.join(layout.order)}")
     if layout.expert_order != EXPERT_AXES:
@@ -60,6 +62,11 @@ def predict_command(plan: Plan) -> str:
     if compiled is not None and plan.runtime_spec.kernels == compiled:
         question.append("--compile")
     return f"plan predict {' '.join(question)} {layout_flags(plan)}"
+
+
+def devices_words(cluster: PlanCluster) -> str:
+    """``64 × h100``, ``32 × h100 + 64 × a100-80g``."""
+    return " + ".join(f"{number} × {device}" for number, device in cluster.counts)
 
 
 def layout_words(layout: Layout) -> str:

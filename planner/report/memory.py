@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from costmodel.schema.plan import Plan
 from costmodel.schema.prediction import StageMemory
@@ -21,28 +22,42 @@ COLUMNS = {
 
 
 def print_memory(plan: Plan, console: ReportConsole, explain: bool = False) -> None:
-    """One line a pipeline rank (the first, the fullest and the last of many unless ``explain``).
+    """One line a pipeline rank (the first, the fullest and the last of many unless ``explain``, and where the device
+    changes).
 
     ``allocated`` is tensors, ``reserved`` what the allocator holds (this runs out), ``device`` what the driver shows.
     In GiB, or in MiB where all tensors together are less than one.
     """
     memory = plan.prediction.memory
     unit, write = ("GiB", gibibytes) if memory.allocated_bytes >= 2**30 else ("MiB", mebibytes)
-    odds = f"{size(memory.capacity_bytes)} are there, P(fits) {percent(memory.fits_probability)}"
+    capacities = {stage.device: size(stage.capacity_bytes) for stage in memory.per_stage if stage.capacity_bytes}
+    unlike = bool(capacities)
+    there = ", ".join(f"{there} on {device}" for device, there in capacities.items())
+    there = f"{there or size(memory.capacity_bytes)} are there"
+    odds = f"{there}, P(fits) {percent(memory.fits_probability)}"
     heading(console, "Memory", f"{unit} per GPU at the worst moment; {odds}")
     shown = memory.per_stage
     if not explain and len(shown) > MOST_RANKS:
-        fullest = max(shown, key=lambda stage: stage.device_bytes)
-        shown = tuple(stage for stage in shown if stage in (shown[0], fullest, shown[-1]))
+        fullest = max(shown, key=lambda stage: stage.device_bytes / (stage.capacity_bytes or memory.capacity_bytes))
+        turns = [stage for before, stage in pairwise(shown) if before.device != stage.device]
+        shown = tuple(stage for stage in shown if stage in (shown[0], fullest, *turns, shown[-1]))
     parts = _largest_parts(shown)
     others = _others(shown, parts)
     headers = [COLUMNS.get(part, label(part)) for part in parts] + (["other"] if any(others) else [])
-    table = grid(">rank", *(f">{header}" for header in headers), ">allocated", ">reserved", ">device")
+    table = grid(
+        ">rank",
+        *(["on"] if unlike else []),
+        *(f">{header}" for header in headers),
+        ">allocated",
+        ">reserved",
+        ">device",
+    )
     for stage, other in zip(shown, others, strict=True):
-        share = stage.device_bytes / memory.capacity_bytes
+        share = stage.device_bytes / (stage.capacity_bytes or memory.capacity_bytes)
         colour = "red" if share > 1 else "yellow" if share > 0.95 else "green"
         table.add_row(
             str(stage.rank),
+            *([str(stage.device)] if unlike else []),
             *(write(stage.parts.get(part, 0.0)) for part in parts),
             *([write(other)] if any(others) else []),
             write(stage.allocated_bytes),

@@ -7,7 +7,7 @@ from rich.markup import escape
 from costmodel.schema.plan import Plan
 from planner.report.console import ReportConsole, heading
 from planner.report.layers import print_layers
-from planner.report.line import layout_words, predict_command, recompute_counts
+from planner.report.line import devices_words, layout_words, predict_command, recompute_counts
 from planner.report.memory import print_memory
 from planner.report.pipeline import print_pipeline
 from planner.report.proof import print_alternatives, print_certificate, print_sentences
@@ -37,7 +37,7 @@ def print_plan(plan: Plan, console: ReportConsole, explain: bool = False) -> Non
 def _print_question(plan: Plan, console: ReportConsole) -> None:
     workload, cluster = plan.workload, plan.cluster
     console.print(
-        f"[bold]{escape(plan.model.name)}[/bold] on [bold]{cluster.num_devices} × {cluster.device}[/bold] "
+        f"[bold]{escape(plan.model.name)}[/bold] on [bold]{devices_words(cluster)}[/bold] "
         f"({escape(cluster.spec.name)}) with {escape(plan.runtime)}: "
         f"{workload.seq_len:,} tokens × {workload.global_batch_size:,} "
         f"sequence{'' if workload.global_batch_size == 1 else 's'} a step, {workload.precision}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from costmodel.memory import claim_budget_bytes
-from costmodel.schema.errors import SolverTimeout
+from costmodel.schema.errors import InvalidSpec, SolverTimeout
 from costmodel.schema.plan import Certificate, Plan, Relaxation
 from planner.assemble import build_plan
 from planner.evaluate import evaluate
@@ -52,6 +52,12 @@ def find_plan(request: Request, on_progress: Callable[[Progress], None] | None =
     limit came before any answer.
     """
     problem = Problem.from_request(request)
+    if problem.others:
+        raise InvalidSpec(
+            f"cluster {request.cluster.name!r} has several kinds of node ({request.devices_said}); the search needs"
+            " them all alike",
+            "give --cluster a file with one of the groups, or price a layout with plan predict",
+        )
     outcome = search(request, problem, on_progress)
     best = outcome.best
     if best is None:
