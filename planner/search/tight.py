@@ -1,10 +1,7 @@
-"""A tighter bound: only as much memory as there is, and whole layers where all are alike.
+"""A tighter bound: only as much memory as there is, and whole layers where most are alike.
 
-For a step time T every stage has some seconds w_s(T) a micro-batch, by the paths of its schedule, and some bytes.
-How much of the model can it take? If all stages together take less than there is, T cannot be reached.
-
-Kinds with a small share of the work are left out of the question (their memory would have to be rationed), which
-only loosens the bound. What a layer is worth is its least time, so that kinds can stand in for one another.
+For a step time T every stage has some seconds w_s(T) a micro-batch, by the paths of its schedule, and some bytes
+(``stage_limits``). If all stages together cannot take the model, T cannot be reached. Bisection over T gives the bound.
 """
 
 from __future__ import annotations
@@ -12,38 +9,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.layouts import POLICIES, Assignment, Column, IntColumn, counts_per_rank, even_split
-from costmodel.memory import estimate_apart_bytes, estimate_claim_bytes, estimate_communicator_bytes
-from costmodel.pipeline import (
-    GPIPE,
-    INTERLEAVED,
-    ONE_F_ONE_B,
-    count_copies,
-    count_crossings,
-    count_sends,
-    estimate_least_in_flight,
-    estimate_least_pending,
-    estimate_receive_bytes,
-    placement_codes,
-    splits_backward,
-)
+from costmodel.layouts import Column
+from costmodel.pipeline import count_copies, count_crossings, placement_codes
 from costmodel.price import PricedLayers
-from costmodel.schedules import Stages, stages_of
-from costmodel.state import estimate_local_params, estimate_state_bytes
 from planner.problem import Problem
-from planner.search.bounds import (
-    MAX_SHIFT,
-    ends_in_layers,
-    least_evenness,
-    least_in_flight,
-    mean_state_bytes,
-    placeable_worth,
-)
-from planner.search.chunks import given_splits, is_given
+from planner.search.bounds import least_evenness, least_in_flight, mean_state_bytes, placeable_worth
+from planner.search.stage_limits import ROUNDING, StageLimits
 
 BISECTIONS = 14
-MAIN_SHARE = 0.1
-ROUNDING = 1.0 + 1e-9
 CHUNK_CELLS = 2_000_000
 """Rows are taken so many at a time that stages x mixes stay below this."""
 
@@ -119,19 +92,19 @@ def _tighten_equal(
 ) -> Column:  # fmt: skip
     """Rows whose stages lie alike: first whether ``best_s`` can be reached at all, then by bisection how soon."""
     bounds = np.full(len(floor_s), np.inf)
-    stages = _Stages(problem, layers, policies, budget_bytes, after_s)
+    stages = StageLimits(problem, layers, policies, budget_bytes, after_s)
     reachable = stages.can_reach(np.full(len(floor_s), best_s))
     if reachable.sum() < len(floor_s) // 2:
         layers, floor_s, after_s = layers.take(reachable), floor_s[reachable], after_s[reachable]
         if not len(floor_s):
             return bounds
-        stages = _Stages(problem, layers, policies, budget_bytes, after_s)
+        stages = StageLimits(problem, layers, policies, budget_bytes, after_s)
         bounds[reachable] = _bisect(stages, floor_s, best_s)
         return bounds
     return np.where(reachable, _bisect(stages, floor_s, best_s), np.inf)
 
 
-def _bisect(stages: _Stages, floor_s: Column, best_s: float) -> Column:
+def _bisect(stages: StageLimits, floor_s: Column, best_s: float) -> Column:
     """How soon each row can be done, of which it is known that ``best_s`` will do."""
     low, high = floor_s, np.full(len(floor_s), best_s)
     for _ in range(BISECTIONS):
@@ -139,196 +112,3 @@ def _bisect(stages: _Stages, floor_s: Column, best_s: float) -> Column:
         ok = stages.can_reach(middle)
         low, high = np.where(ok, low, middle), np.where(ok, middle, high)
     return low
-
-
-class _Stages:
-    """What every rank of rows whose stages lie alike can take, [n, pp]; columns q are (kind, policy) pairs, [n, Q].
-
-    A rank's seconds are the mean over copies: each micro-batch crosses one of them.
-    """
-
-    def __init__(
-        self, problem: Problem, layers: PricedLayers, policies: tuple[int, ...], budget_bytes: float, after_s: Column
-    ) -> None:
-        layouts, kinds = layers.layouts, problem.num_kinds
-        chosen = list(policies)
-        number = np.bincount(problem.kinds, minlength=kinds).astype(np.float64)
-        pp, vpp = int(layouts.pp[0]), int(layouts.vpp[0])
-        self.layers, self.pp, self.total = layers, pp, len(problem.kinds)
-        self.m = layouts.num_microbatches.astype(np.float64)[:, None]
-        self.v = vpp
-        self.stages = stages_of(layouts.schedule_name(0), pp, vpp)
-        self.given = is_given(layouts)
-        copies = float(self.stages.copies)
-        self.schedule, self.edge_s = layouts.schedule[:, None], layers.edge_s[:, None]
-        forward = layers.forward[:, :kinds]
-        time = forward[:, :, None] + layers.backward[:, :kinds][:, :, chosen]
-        least = time.min(axis=2)
-        self.work_s = (least @ number)[:, None]
-        self.all_forward_s = (forward @ number)[:, None]
-        self.least_s, self.least_forward_s = least.min(axis=1)[:, None], forward.min(axis=1)[:, None]
-        ends = layers.forward[:, kinds:] + layers.backward[:, kinds:, 0]
-        end_share = (layers.forward[:, kinds:] / np.maximum(ends, 1e-30)).max(axis=1)
-        self.share = np.maximum((forward / least).max(axis=1), end_share)[:, None]
-        self.ends_s = np.zeros((len(layouts), pp))
-        self.ends_s += (self.stages.embedding * ends[:, :1] + self.stages.head * ends[:, 1:]) / copies
-        sends = np.add(*count_sends(layouts, np.arange(pp)[None, :]))
-        self.ends_s += sends * layers.busy_s[:, None]
-        self.sent_s = vpp * layers.busy_s[:, None]
-        self.shift = np.minimum(MAX_SHIFT, np.ceil(ends.max(axis=1) / np.maximum(self.least_s[:, 0], 1e-12)) + 1.0)[
-            :, None
-        ]
-        self.main = self._main_kinds(number, least)
-        self.alone = kinds == 1
-        self.worth = np.repeat(
-            np.ones_like(least[:, self.main]) if self.alone else least[:, self.main], len(chosen), axis=1
-        )
-        self.needed = copies * (float(self.total) if self.alone else least[:, self.main] @ number[self.main])
-        self.smallest, self.share_of_rank, self.evenness = self._given_shares(problem, layers, least)
-        self.layer_s = time[:, self.main].reshape(len(layouts), -1) / copies
-        self._memory(problem, layers, chosen, budget_bytes)
-        self.after_s = after_s
-
-    def _main_kinds(self, number: Column, least: Column) -> list[int]:
-        share = (least * number).mean(axis=0)
-        return [int(kind) for kind in np.flatnonzero(share >= MAIN_SHARE * share.sum())]
-
-    def _given_shares(self, problem: Problem, layers: PricedLayers, least: Column) -> tuple[Column, Column, Column]:
-        """Over the splits that a row may have: layers of the smallest stage, [n, 1], the worth that each rank must
-        take, [n, pp], and what it keeps at least as a share of what it would were its stages equally long, [n, pp]."""
-        layouts, kinds = layers.layouts, problem.num_kinds
-        smallest, shares = np.zeros((len(layouts), 1)), np.zeros((len(layouts), self.pp))
-        evenness = np.ones((len(layouts), self.pp))
-        if not self.given:
-            return smallest, shares, evenness
-        ends = ends_in_layers(layers, kinds) * problem.setting.runtime.uneven_stages
-        distinct, row = np.unique(ends, axis=0, return_inverse=True)
-        for index, weights in enumerate(distinct.tolist()):
-            rows = row.ravel() == index
-            splits = given_splits(self.total, layouts.schedule_name(0), self.pp, self.v, tuple(weights))
-            smallest[rows] = min(map(min, splits))
-            counts = [counts_per_rank(problem.kinds, kinds, split, self.stages.stage_to_rank) for split in splits]
-            evenness[rows] = np.min(
-                [
-                    _shortest_of_rank(split, self.stages) * len(self.stages.stage_to_rank) / self.pp / held.sum(axis=1)
-                    for split, held in zip(splits, counts, strict=True)
-                ],
-                axis=0,
-            )
-            main = np.stack(counts)[:, :, self.main].astype(np.float64)
-            worth = main.sum(axis=2)[None] if self.alone else np.einsum("nk,csk->ncs", least[rows][:, self.main], main)
-            shares[rows] = worth.min(axis=1)
-        return smallest, shares, evenness
-
-    def _memory(self, problem: Problem, layers: PricedLayers, chosen: list[int], budget_bytes: float) -> None:
-        """Bytes a layer takes in each column, and what is left for layers, from the cost model at no layers and all."""
-        layouts, kinds = layers.layouts, problem.num_kinds
-        rank = np.broadcast_to(np.arange(self.pp), (len(layouts), self.pp))
-        costs, index = layers.costs, layers.index
-        saved, working, pending = costs.saved_bytes[index], costs.working_bytes[index], costs.pending_bytes[index]
-        whole_in_flight = estimate_least_in_flight(layouts, rank)
-        in_flight = whole_in_flight * self.evenness
-        waiting = estimate_least_pending(layouts, rank) * self.evenness
-        copies = self.stages.copies
-        empty, empty_gathered = self._state(problem, layers, rank, 0, 0.0)
-        slopes, gathered = [], []
-        for kind in self.main:
-            whole, whole_gathered = self._state(problem, layers, rank, kind, float(self.total))
-            slopes.append((whole - empty) / self.total)
-            gathered.append((whole_gathered - empty_gathered) / self.total)
-        # What stage 3 gathers levels off with more layers: the chord from none to all lies below, the flattest surely.
-        flattest = np.min(gathered, axis=0)
-        third = layouts.zero_stage[:, None] == 3
-        fixed = empty + empty_gathered
-        parts = [
-            slope
-            + np.where(third, flattest, own)
-            + (in_flight * saved[:, kind, policy][:, None] + waiting * pending[:, kind, policy][:, None]) / copies
-            for kind, slope, own in zip(self.main, slopes, gathered, strict=True)
-            for policy in chosen
-        ]
-        self.layer_bytes = np.maximum(np.stack(parts, axis=-1), 1.0)
-        # A micro-batch of one copy of two, or of one stage of several, keeps its embedding there alone.
-        here = 1.0 / (copies * self.v)
-        fixed += self.stages.embedding * whole_in_flight * saved[:, kinds, 0][:, None] * here
-        transient = np.broadcast_to(working[:, :kinds][:, :, chosen].min(axis=(1, 2))[:, None], fixed.shape).copy()
-        logits = saved[:, kinds + 1, 0][:, None]
-        at_head = np.maximum(transient, logits) + estimate_apart_bytes(layers.setting, transient, logits)
-        transient = np.where(self.stages.head, at_head, transient)
-        buffers = estimate_receive_bytes(layers.setting, layouts, rank)
-        kept = estimate_communicator_bytes(layers.setting, layouts)[:, None]
-        kept = kept + layers.setting.runtime.memory.workspace_bytes
-        self.budget = budget_bytes - fixed - transient - estimate_claim_bytes(layers.setting, kept, buffers)
-
-    def _state(
-        self, problem: Problem, layers: PricedLayers, rank: IntColumn, kind: int, count: float
-    ) -> tuple[Column, Column]:
-        """[n, pp] bytes that ``count`` layers of one kind claim on every rank: what is kept, and what is gathered."""
-        counts = np.zeros((len(layers.layouts), self.pp, problem.num_kinds, len(POLICIES)))
-        counts[..., kind, 0] = count
-        stages = self.stages
-        assignment = Assignment(counts, rank, np.ones_like(rank), stages.embedding[rank], stages.head[rank])
-        params = estimate_local_params(layers.setting, layers.layouts, assignment)
-        state = estimate_state_bytes(layers.setting, layers.layouts, params)
-        kept = state.params + state.grads + state.optimizer
-        return estimate_claim_bytes(layers.setting, kept, np.zeros_like(kept)), state.gathered
-
-    def can_reach(self, step_s: Column) -> NDArray[np.bool_]:
-        """[n] whether the stages together could take all layers within ``step_s``."""
-        makespan = step_s / (1.0 + self.layers.jitter) - self.after_s * self.layers.contention
-        time_s = self._stage_time_s(makespan[:, None]) - self.ends_s
-        held = (
-            placeable_worth(time_s, self.budget, self.layer_s[:, None, :], self.layer_bytes, self.worth[:, None, :])
-            * ROUNDING
-        )
-        enough = (np.maximum(time_s, 0.0).sum(axis=1) * ROUNDING >= self.work_s[:, 0]) & (
-            held.sum(axis=1) >= self.needed
-        )
-        if self.given and self.pp > 1:
-            # The split is one of a few, so every rank must take its least share of them.
-            return np.asarray(enough & (held >= self.share_of_rank).all(axis=1))
-        if self.pp == 1 or not self.alone:
-            return np.asarray(enough)
-        even = np.array(even_split(self.total, self.pp), np.float64)
-        return np.asarray(np.minimum(np.floor(held), even + self.shift).sum(axis=1) >= self.total)
-
-    def _stage_time_s(self, makespan: Column) -> Column:
-        """[n, pp] the most seconds a micro-batch may take on each stage: the least over the schedule's paths.
-
-        reach and drain:  (T - what earlier stages hold at least - 2 s d) / m
-        round trip:       (T - W - 2 (p-1) d) / c_s, c_s = m - 1 - (p-s-1) f for 1f1b (m >= p-s), m - 1 for gpipe;
-                          interleaved: (T - all F - (p-1) chunks' B) / (m - a f), a the chunks ahead of the first B, / v
-                          where sends block, what the forwards ahead waited for them is added to T
-        """
-        rank = np.arange(self.pp, dtype=np.float64)[None, :]
-        split = splits_backward(self.layers.layouts)[:, None]
-        interleaved = self.schedule == INTERLEAVED
-        per_layer_s, crossings = np.where(split, self.least_forward_s, self.least_s), np.where(split, 1.0, 2.0)
-        if self.given:
-            depth = rank if self.stages.copies == 1 else np.minimum(rank, self.pp - 1.0 - rank)
-            reach = depth * (self.smallest * per_layer_s + crossings * self.edge_s)
-        else:
-            cuts = np.concatenate([[0.0], np.cumsum(even_split(self.total, self.pp))])[:-1][None, :]
-            before = np.maximum(cuts - self.shift, 0.0) * (rank > 0)
-            reach = before * per_layer_s + crossings * rank * self.edge_s
-        time_s = (makespan - reach) / self.m
-        whole = self.work_s + self.ends_s.sum(axis=1, keepdims=True) + 2.0 * (self.pp - 1) * self.edge_s
-        chain = self.all_forward_s + (self.pp - 1) * self.smallest * (self.least_s - self.least_forward_s) * self.alone
-        whole = np.where(interleaved, chain, whole)
-        ahead = self.pp - rank - 1.0
-        ahead = np.where(interleaved, (2.0 * ahead + (self.v - 1.0) * self.pp + 1.0) / self.v, ahead)
-        saved = np.where(self.schedule == GPIPE, 0.0, ahead * self.share)
-        weight = self.m - np.where(interleaved, 0.0, 1.0) - saved
-        waited = np.where(self.schedule == GPIPE, 0.0, ahead * self.sent_s)
-        round_trip = (makespan - whole + waited) / np.maximum(weight, 1e-9)
-        enough = (self.m >= self.pp - rank) & np.where(interleaved, self.m >= ahead, True)
-        pipelined = (self.schedule == ONE_F_ONE_B) | interleaved
-        applies = ((self.schedule == GPIPE) | (pipelined & enough)) & (weight > 0)
-        return np.asarray(np.where(applies, np.minimum(time_s, round_trip), time_s))
-
-
-def _shortest_of_rank(split: tuple[int, ...], stages: Stages) -> Column:
-    """[pp] layers of every rank's shortest stage."""
-    shortest = np.full(stages.num_ranks, np.inf)
-    np.minimum.at(shortest, list(stages.stage_to_rank), np.tile(np.array(split, np.float64), stages.copies))
-    return shortest
