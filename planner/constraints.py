@@ -33,6 +33,7 @@ FORBIDDABLE: Mapping[str, str] = MappingProxyType(
         "vpp": "several model chunks on a rank",
         "cp_ring": "ring context parallelism",
         "cp_ulysses": "all-to-all context parallelism",
+        "mixed_context_parallel": "groups of unlike context-parallel degree (--lengths)",
         "ep": "expert parallelism",
         "etp": "tensor parallelism inside experts",
         "dp_replicate": "replicated data parallelism",

@@ -205,6 +205,7 @@ class Runtime(Spec):
     ``recompute_modules``: what selective recomputation runs again where ``selective_recomputes`` is ``modules``.
     ``stops_recompute_early``: recomputation ends with the last tensor that the backward needs, so that a layer's last
     product is not run again (``torch.utils.checkpoint`` without re-entrance; a compiler that sees the whole step).
+    ``mixed_context_parallel``: groups of unlike context-parallel degree run side by side within one step.
     ``compiled_kernels``: the kernels under the framework's compiler (``--compile``); None where it has none.
     """
 
@@ -221,6 +222,7 @@ class Runtime(Spec):
     optimizer_offload: bool
     sequence_parallel: Literal["never", "optional", "always"]
     context_parallel: tuple[Literal["ring", "ulysses"], ...]
+    mixed_context_parallel: bool = False
     expert_parallel: bool = True
     expert_tensor_parallel: bool = True
     uneven_stages: bool = True

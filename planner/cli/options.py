@@ -40,6 +40,14 @@ SeqLen = Annotated[
         metavar="N", help="Tokens in a sequence (default min(8192, the model's longest)).", rich_help_panel=ASK
     ),
 ]
+Lengths = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.csv",
+        help="A step's sequences of mixed lengths: columns length, count.",
+        rich_help_panel=ASK,
+    ),
+]
 GlobalBatchSize = Annotated[
     int | None, typer.Option(metavar="N", help="Sequences in a step (default 4 Mi tokens' worth).", rich_help_panel=ASK)
 ]

@@ -18,6 +18,7 @@ def search(
     cluster: options.Cluster = None,
     gpus_per_node: options.GpusPerNode = None,
     seq_len: options.SeqLen = None,
+    lengths: options.Lengths = None,
     global_batch_size: options.GlobalBatchSize = None,
     precision: options.Precision = None,
     optimizer: options.Optimizer = None,
@@ -102,6 +103,12 @@ def search(
         restart_time=restart_time,
         async_checkpoints=async_checkpoints,
     )
+    histogram = None
+    if lengths is not None:
+        from planner.cli.lengths import read_lengths
+
+        histogram = read_lengths(lengths, model, seq_len, global_batch_size)
+        seq_len, global_batch_size = histogram.longest, histogram.sequences
 
     def ask(devices: int | None, batch: int | None = None) -> Request:
         return build_request(
@@ -128,6 +135,11 @@ def search(
             top=top,
         )
 
+    if histogram is not None:
+        from planner.cli.lengths import answer_lengths
+
+        answer_lengths(ask, gpus, question, histogram, out=out, json=json)
+        return
     decide(ask, gpus, question, explain=explain, out=out, json=json)
 
 
