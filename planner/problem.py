@@ -15,6 +15,7 @@ from costmodel.schema.model import ModelSpec
 from costmodel.schema.plan import Plan
 from costmodel.schema.runtime import Runtime
 from costmodel.schema.workload import Workload
+from planner.constraints import Pinned
 from planner.request import Request
 
 UNCALIBRATED_CPU_SPREAD = 0.7
@@ -23,19 +24,22 @@ UNCALIBRATED_CPU_SPREAD = 0.7
 
 MOST_LAYERS = 4096
 
+FREE = Pinned()
+
 
 @dataclass(frozen=True)
 class Problem:
     """A setting on a cluster. ``calibration`` names the file in use, if any.
 
     ``setting`` is that of the cluster's first group of nodes; ``others`` are those of its further unlike groups, which
-    differ in device, host and size of a node, and in nothing else.
+    differ in device, host and size of a node, and in nothing else. ``pinned``: choices that the user made.
     """
 
     setting: Setting
     cluster: ClusterSpec
     calibration: str | None = None
     others: tuple[Setting, ...] = ()
+    pinned: Pinned = FREE
 
     @cached_property
     def network(self) -> Network:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -10,6 +10,7 @@ from typing import Any
 
 from costmodel.calibration.store import load_fit
 from costmodel.catalog.fit import NO_FIT
+from costmodel.catalog.toml_file import read_toml
 from costmodel.schema.calibration import Calibration
 from costmodel.schema.cluster import ClusterSpec, DeviceSpec
 from costmodel.schema.errors import InvalidSpec
@@ -18,14 +19,13 @@ from costmodel.schema.model import ModelSpec
 from costmodel.schema.runtime import Runtime
 from costmodel.schema.workload import Workload
 from planner.constraints import (
-    SYNTHESIZED,
+    LayerPin,
+    Limit,
     check_agreement,
-    check_schedules,
+    check_request,
+    check_runtime,
     check_world,
-    parse_allowed,
-    parse_fixed,
-    parse_forbidden,
-    schedule_name,
+    read_constraints,
 )
 from planner.workload import build_workload
 
@@ -35,8 +35,10 @@ class Request:
     """What to plan for, and within which limits.
 
     ``device``: of the cluster's first group of nodes; ``other_devices``: of its further unlike groups, in order.
-    ``fixed``: degrees and choices that the layout must have. ``forbidden``: techniques it must not use.
+    ``fixed``: degrees and choices that the layout must have; ``pins``: the same for some of its layers; ``limits``:
+    between what others must lie. ``forbidden``: techniques it must not use.
     ``allowed``: techniques that change what is computed and may be used all the same.
+    ``free_bytes``: memory of each device that is held free, already taken from ``device``.
     ``schedules``: the only ones to consider, None = the runtime's. ``synthesize``: look for an order of passes too.
     ``fit_probability``: the least P(fits) of a feasible layout. ``gap``: stop when (best - bound) / best is below.
     ``assumptions``: one sentence for everything that was defaulted.
@@ -49,11 +51,14 @@ class Request:
     runtime: Runtime
     calibration: Calibration | None = None
     fit: Fit = NO_FIT
-    fixed: Mapping[str, int | str] = field(default_factory=lambda: MappingProxyType({}))
+    fixed: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    pins: tuple[LayerPin, ...] = ()
+    limits: Mapping[str, Limit] = field(default_factory=lambda: MappingProxyType({}))
     forbidden: frozenset[str] = frozenset()
     allowed: frozenset[str] = frozenset()
     schedules: tuple[str, ...] | None = None
     synthesize: bool = False
+    free_bytes: float = 0.0
     fit_probability: float = 0.95
     gap: float = 0.01
     time_limit_s: float = 60.0
@@ -85,9 +90,12 @@ def build_request(
     compile: bool = False,
     runtime: str | None = None,
     fix: Iterable[str] = (),
+    limit: Iterable[str] = (),
     forbid: Iterable[str] = (),
     allow: Iterable[str] = (),
     schedules: Iterable[str] = (),
+    free_memory: str | None = None,
+    constraints: str | Path | None = None,
     calibration: str | Path | None = None,
     fit: Fit | None = None,
     fit_probability: float = 0.95,
@@ -99,7 +107,8 @@ def build_request(
 
     ``gpus`` may be left out when ``cluster`` (a TOML file) says how many there are. ``calibration`` is a file,
     ``none``, or None for those that ``plan calibrate`` left: for this device, and from runs of one's own. ``fit``
-    stands in for the latter, and for the shipped one.
+    stands in for the latter, and for the shipped one. ``constraints`` is a TOML file that says what ``fix``, ``limit``,
+    ``forbid``, ``allow``, ``schedules`` and ``free_memory`` say (``planner/constraints/file.py``).
 
     Raises UnknownName for a name no catalog has; InvalidSpec for a value that cannot be; Infeasible for fixed degrees
     that the number of devices is no multiple of.
@@ -126,13 +135,21 @@ def build_request(
         others=others,
     )
     runtime_spec = _load_runtime(runtime, compile, fit, assumptions)
-    fixed, forbidden = parse_fixed(fix), parse_forbidden(forbid)
-    check_world(fixed, machine.num_devices)
-    asked = [part.strip() for item in schedules for part in item.split(",") if part.strip()]
-    only = tuple(dict.fromkeys(schedule_name(part) for part in asked if part.lower() != SYNTHESIZED))
-    check_agreement(fixed, forbidden, only)
-    check_schedules(only, fixed, runtime_spec)
-    return Request(
+    asked = read_constraints(
+        fix=fix,
+        limit=limit,
+        forbid=forbid,
+        allow=allow,
+        schedules=schedules,
+        free_memory=free_memory,
+        document=read_toml(Path(constraints)) if constraints is not None else None,
+        origin=str(constraints),
+    )
+    check_world(asked, machine.num_devices)
+    check_agreement(asked)
+    check_runtime(asked, runtime_spec)
+    device, *others = _hold_free((device, *others), asked.free_bytes, assumptions)
+    request = Request(
         model=model_spec,
         device=device,
         cluster=machine,
@@ -140,11 +157,7 @@ def build_request(
         runtime=runtime_spec,
         calibration=found,
         fit=fit,
-        fixed=MappingProxyType(fixed),
-        forbidden=forbidden,
-        allowed=parse_allowed(allow),
-        schedules=only or None,
-        synthesize=any(part.lower() == SYNTHESIZED for part in asked),
+        **vars(asked),
         fit_probability=fit_probability,
         gap=gap,
         time_limit_s=time_limit_s,
@@ -152,6 +165,23 @@ def build_request(
         assumptions=tuple(assumptions),
         other_devices=tuple(others),
     )
+    check_request(request)
+    return request
+
+
+def _hold_free(devices: Sequence[DeviceSpec], free_bytes: float, assumptions: list[str]) -> list[DeviceSpec]:
+    """The devices without what must stay free. Raises InvalidSpec when that is all that one of them has."""
+    if not free_bytes:
+        return list(devices)
+    for device in devices:
+        if free_bytes >= device.memory_bytes:
+            raise InvalidSpec(
+                f"--free-memory {free_bytes / 2**30:g} GiB: a {device.name} has {device.memory_bytes / 2**30:g} GiB"
+            )
+    assumptions.append(
+        f"{free_bytes / 2**30:g} GiB of each device are held free (--free-memory); the rest counts as its memory."
+    )
+    return [device.model_copy(update={"memory_bytes": device.memory_bytes - free_bytes}) for device in devices]
 
 
 def _check_limits(fit_probability: float, gap: float, time_limit_s: float, top: int) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 from costmodel.schema.errors import InvalidSpec, UnknownName
 from costmodel.schema.layout import Layout
 from costmodel.schema.runtime import Runtime
-from planner.constraints import CHOICES, WORLD, schedule_name
+from planner.constraints import WORLD, schedule_name
 from planner.schedules import SCHEDULES
 
-RECOMPUTE = CHOICES["recompute"]
+RECOMPUTE = ("none", "selective", "full")
 
 
 @dataclass(frozen=True)

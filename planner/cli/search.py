@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -28,12 +29,26 @@ def search(
     calibration: options.Calibration = None,
     fix: Annotated[
         list[str] | None,
-        typer.Option(metavar="KEY=N,…", help="What the layout must have: tp=8,pp=4.", rich_help_panel=options.LIMIT),
+        typer.Option(
+            metavar="KEY=VALUE,…",
+            help="What the layout must have: tp=8,recompute.0-3=full (plan constraints lists the keys).",
+            rich_help_panel=options.LIMIT,
+        ),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=A..B,…",
+            help="Between what it must stay: tp=..8,pp=2..,micro_batch_size=1/2.",
+            rich_help_panel=options.LIMIT,
+        ),
     ] = None,
     forbid: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME,…", help="What it must not use: pp, recompute, zb-h1.", rich_help_panel=options.LIMIT
+            metavar="NAME,…",
+            help="What it must not use: pp, full-recompute, zb-h1, zero_stage=1.",
+            rich_help_panel=options.LIMIT,
         ),
     ] = None,
     allow: Annotated[
@@ -47,6 +62,14 @@ def search(
         typer.Option(
             metavar="NAME,…", help="The only schedules; auto: find an order too.", rich_help_panel=options.LIMIT
         ),
+    ] = None,
+    free_memory: Annotated[
+        str | None,
+        typer.Option(metavar="SIZE", help="Hold this much of each GPU free: 4GiB.", rich_help_panel=options.LIMIT),
+    ] = None,
+    constraints: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="All of these from a file.", rich_help_panel=options.LIMIT),
     ] = None,
     fit_probability: options.FitProbability = 0.95,
     gap: Annotated[
@@ -126,9 +149,12 @@ def search(
             runtime=runtime,
             calibration=calibration,
             fix=fix or (),
+            limit=limit or (),
             forbid=forbid or (),
             allow=allow or (),
             schedules=schedule or (),
+            free_memory=free_memory,
+            constraints=constraints,
             fit_probability=fit_probability,
             gap=gap,
             time_limit_s=time_limit,

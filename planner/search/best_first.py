@@ -16,7 +16,13 @@ from costmodel.price import PricedLayers, price, price_layers
 from planner.evaluate import Evaluated
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.bounds import estimate_memory_floor_bytes, estimate_time_floor_s, extras_floor_s
+from planner.search.bounds import (
+    estimate_memory_floor_bytes,
+    estimate_time_floor_s,
+    extras_floor_s,
+    mean_state_bytes,
+)
+from planner.search.pinned import floor_of_lengths_s, pin_costs, with_pins
 from planner.search.place import place
 from planner.search.placed import Placed
 from planner.search.policies import policy_sets
@@ -96,16 +102,25 @@ def search(request: Request, problem: Problem, on_progress: Callable[[Progress],
     sets = policy_sets(request)
     policies = tuple(sorted({policy for one in sets for policy in one}))
     budget = claim_budget_bytes(problem.setting, request.fit_probability)
-    layers = price_layers(problem.setting, problem.network, layouts)
-    floor_bytes = estimate_memory_floor_bytes(layers, problem.kinds, problem.num_kinds, policies)
+    problem = with_pins(request, problem, policies)
+    layers = pin_costs(price_layers(problem.setting, problem.network, layouts), problem.pinned)
+    floor_bytes = (
+        mean_state_bytes(layers, problem.kinds, problem.num_kinds, policies)
+        if problem.pinned.lengths
+        else estimate_memory_floor_bytes(layers, problem.kinds, problem.num_kinds, policies)
+    )
     outcome.least_row = int(floor_bytes.argmin())
     outcome.least_bytes = float(floor_bytes[outcome.least_row])
     alive = np.flatnonzero(floor_bytes <= budget)
     outcome.pruned["memory"] = len(layouts) - len(alive)
     if len(alive):
         some = layers.take(alive)
-        after_s = extras_floor_s(some, problem.kinds, problem.num_kinds, policies)
-        bounds = estimate_time_floor_s(some, problem.kinds, problem.num_kinds, policies, after_s)
+        if problem.pinned.lengths:
+            # The other floors are of stages near the even split.
+            after_s, bounds = np.zeros(len(alive)), floor_of_lengths_s(problem, some, policies)
+        else:
+            after_s = extras_floor_s(some, problem.kinds, problem.num_kinds, policies)
+            bounds = estimate_time_floor_s(some, problem.kinds, problem.num_kinds, policies, after_s)
         order = np.argsort(bounds, kind="stable")
         alive, bounds, after_s = alive[order], bounds[order], after_s[order]
         outcome.uniform = _first_look(problem, layers, alive, policies, budget)
@@ -172,7 +187,9 @@ def _best_first(
     reach_s = run.best_s if run.best_s < np.inf else FAR * float(np.max(outcome.uniform.step_time_s))
     near = np.flatnonzero(bounds < reach_s)
     bounds = bounds.copy()
-    bounds[near] = tighten(problem, layers.take(alive[near]), policies, budget, bounds[near], after_s[near], reach_s)
+    if not problem.pinned.lengths:
+        some = layers.take(alive[near])
+        bounds[near] = tighten(problem, some, policies, budget, bounds[near], after_s[near], reach_s)
     order = np.argsort(bounds, kind="stable")
     alive, bounds = alive[order], bounds[order]
     outcome.run = run

@@ -75,6 +75,8 @@ def _of_rank(stages: Stages, rank: int) -> IntColumn:
 
 def splits_of_row(problem: Problem, layers: PricedLayers) -> tuple[tuple[int, ...], ...]:
     """The splits of the one row in ``layers``."""
+    if problem.pinned.lengths:
+        return (problem.pinned.lengths,)
     layout = layers.layouts.row(0)
     uneven = problem.setting.runtime.uneven_stages
     ends = tuple(ends_in_layers(layers, problem.num_kinds)[0].tolist()) if uneven else ()

@@ -70,7 +70,8 @@ def find_plan(request: Request, on_progress: Callable[[Progress], None] | None =
         raise explain_infeasible(request, problem, outcome)
     named, order, said = best, None, []
     if request.synthesize:
-        found = find_order(request, problem, outcome, claim_budget_bytes(problem.setting, request.fit_probability))
+        budget = claim_budget_bytes(problem.setting, request.fit_probability)
+        found = find_order(request, named.problem, outcome, budget)
         if found is not None:
             best, order = found.evaluated, found.evaluated.schedule
             said.append(found.say())

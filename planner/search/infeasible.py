@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from costmodel.memory import claim_budget_bytes
 from costmodel.schema.errors import Infeasible
+from planner.constraints import shown
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.best_first import Outcome, search
@@ -65,8 +66,11 @@ def _reasons(outcome: Outcome) -> list[str]:
 
 
 def _said_constraints(request: Request) -> str:
-    said = [f"--fix {key}={value}" for key, value in request.fixed.items()] + [
-        f"--forbid {name}" for name in sorted(request.forbidden)
+    said = [
+        *(f"--fix {key}={shown(value)}" for key, value in request.fixed.items()),
+        *(f"--fix {pin}={shown(pin.value)}" for pin in request.pins),
+        *(f"--limit {key}={limit}" for key, limit in request.limits.items()),
+        *(f"--forbid {name}" for name in sorted(request.forbidden)),
     ]
     return f" under {', '.join(said)}" if said else ""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import pairwise
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,12 @@ def _ranges(problem: Problem, layers: PricedLayers) -> dict[tuple[int, int, int]
     for index, kind in enumerate(kinds):
         prefix[index + 1] = prefix[index]
         prefix[index + 1, kind] += 1
+    if problem.pinned.lengths:
+        ends = np.concatenate([[0], np.cumsum(problem.pinned.lengths)]).tolist()
+        return {
+            (rank, start, stop): tuple((prefix[stop] - prefix[start]).tolist())
+            for rank, (start, stop) in enumerate(pairwise(ends))
+        }
     shift = _shift(problem, layers) if problem.setting.runtime.uneven_stages else 0
     cuts = np.concatenate([[0], np.cumsum(even_split(total, pp))])
     found = {}

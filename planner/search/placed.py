@@ -52,6 +52,6 @@ def deal(problem: Problem, lengths: tuple[int, ...], homes: Sequence[int], mixes
         for kind in problem.kinds[position : position + length]:
             policy = int(np.flatnonzero(mix[kind] > 0.5)[-1])
             mix[kind, policy] -= 1
-            policies.append(policy)
+            policies.append(problem.pinned.policy(kind, policy))
         position += length
     return tuple(policies)

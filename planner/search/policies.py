@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from costmodel.layouts import POLICIES
 from costmodel.schema.errors import InvalidSpec
+from planner.constraints.rows import admits
 from planner.request import Request
 
 
@@ -13,18 +14,14 @@ def policy_sets(request: Request) -> tuple[tuple[int, ...], ...]:
     Raises InvalidSpec when --fix and --forbid leave no policy.
     """
     runtime = request.runtime
-    offload = (
-        runtime.activation_offload and "activation_offload" not in request.forbidden and request.device.vendor != "cpu"
-    )
-    recompute = set(runtime.recompute) - request.forbidden
-    if "recompute" in request.forbidden:
-        recompute &= {"none"}
-    if "recompute" in request.fixed:
-        recompute &= {str(request.fixed["recompute"])}
+    offload = runtime.activation_offload and request.device.vendor != "cpu"
     found = tuple(
         index
         for index, policy in enumerate(POLICIES)
-        if policy.recompute in recompute and (offload or not policy.offload)
+        if policy.recompute in runtime.recompute
+        and (offload or not policy.offload)
+        and admits(request, "recompute", policy.recompute)
+        and admits(request, "activation_offload", policy.offload)
     )
     if not found:
         raise InvalidSpec(

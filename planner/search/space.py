@@ -14,6 +14,7 @@ from costmodel.layouts import SCHEDULE_CODES, IntColumn, Layouts
 from costmodel.pipeline import schedule_is_legal
 from costmodel.schema.model import AttentionBlock, LinearAttentionBlock, Mamba2Block, MLABlock, MoEBlock
 from costmodel.schema.runtime import Runtime
+from planner.constraints.rows import admits, admitted_rows, constrained_keys, named_values
 from planner.request import Request
 
 MAX_MICRO_BATCH_SIZE = 64
@@ -71,14 +72,15 @@ def enumerate_layouts(request: Request) -> Layouts:
     for name, values, legal in _degrees(request, limits):
         table = _cross(table, name, _allowed(request, name, values), legal)
     table["dp_replicate"] = _replicas(table)
-    table = _keep(table, _fixed_to(request, "dp_replicate", table["dp_replicate"]))
+    table = _keep(table, _admitted(request, "dp_replicate", table["dp_replicate"]))
     table = _cross_micro_batches(request, table)
     table = _cross_schedules(request, table)
-    table = _cross(table, "zero_stage", _allowed(request, "zero_stage", _zero_stages(request)), _zero_legal(request))
+    table = _cross(table, "zero_stage", _zero_stages(request), _zero_legal(request))
     table = _cross(table, "sequence_parallel", *_sequence_parallel(request))
     table = _cross(table, "order", (0, 1), _order_legal(request))
     table = _cross(table, "offload", _offloads(request), lambda t: np.ones(len(t["tp"]), bool))
-    return _as_layouts(table)
+    layouts = _as_layouts(table)
+    return layouts.take(admitted_rows(request, layouts)) if constrained_keys(request) else layouts
 
 
 def _degrees(
@@ -89,9 +91,10 @@ def _degrees(
     inner = int(request.cluster.levels[0].size)
     seq_len = request.workload.seq_len
     context = request.runtime.context_parallel
-    fixed_etp = int(request.fixed.get("etp", 1))
-    tp = [d for d in divisors(limits.heads) if d in ways and (d <= inner or d == request.fixed.get("tp"))]
-    cp = [d for d in ways if d == 1 or (seq_len % (2 * d) == 0 and seq_len // d >= MIN_TOKENS_PER_CP_RANK)]
+    wide = named_values(request, "tp")
+    tp = [d for d in divisors(limits.heads) if d in ways and (d <= inner or d in wide)]
+    most_cp = _most_cp(request)
+    cp = [d for d in ways if d == 1 or (seq_len % (2 * d) == 0 and d <= most_cp)]
     ep = [d for d in divisors(limits.experts or 1) if world % d == 0]
     if not request.runtime.expert_parallel:
         ep = [1]
@@ -106,18 +109,27 @@ def _degrees(
                 (world % (t["tp"] * t["pp"] * t["cp_ulysses"]) == 0) & (limits.heads % (t["tp"] * t["cp_ulysses"]) == 0)
             ),
         ),
-        ("cp_ring", cp if "ring" in context else (1,), lambda t: _cp_legal(t, world, seq_len)),
+        ("cp_ring", cp if "ring" in context else (1,), lambda t: _cp_legal(t, world, seq_len, most_cp)),
         ("dp_shard", ways, lambda t: world % (t["tp"] * t["pp"] * t["cp_ring"] * t["cp_ulysses"] * t["dp_shard"]) == 0),
-        ("etp", etp, lambda t: (t["etp"] == 1) | (t["etp"] == t["tp"]) | (t["etp"] == fixed_etp)),
+        (
+            "etp",
+            etp,
+            lambda t: (t["etp"] == 1) | (t["etp"] == t["tp"]) | np.isin(t["etp"], named_values(request, "etp")),
+        ),
         ("ep", ep, lambda t: (t["world"] // t["pp"]) % (t["etp"] * t["ep"]) == 0),
     ]
 
 
-def _cp_legal(table: Table, world: int, seq_len: int) -> NDArray[np.bool_]:
+def _most_cp(request: Request) -> int:
+    """As many ranks as have enough tokens each, or as the user names."""
+    ring, ulysses, both = (max(named_values(request, f"cp{of}"), default=1) for of in ("_ring", "_ulysses", ""))
+    return max(request.workload.seq_len // MIN_TOKENS_PER_CP_RANK, ring * ulysses, both)
+
+
+def _cp_legal(table: Table, world: int, seq_len: int, most: int) -> NDArray[np.bool_]:
     cp = table["cp_ring"] * table["cp_ulysses"]
-    enough = (cp == 1) | (seq_len // cp >= MIN_TOKENS_PER_CP_RANK)
     return np.asarray(
-        (world % (table["tp"] * table["pp"] * cp) == 0) & enough & ((cp == 1) | (seq_len % (2 * cp) == 0))
+        (world % (table["tp"] * table["pp"] * cp) == 0) & ((cp == 1) | ((cp <= most) & (seq_len % (2 * cp) == 0)))
     )
 
 
@@ -134,20 +146,12 @@ def _keep(table: Table, mask: NDArray[np.bool_]) -> Table:
 
 
 def _allowed(request: Request, name: str, values: Sequence[int]) -> Sequence[int]:
-    """The values that --fix and --forbid leave."""
-    if name in request.fixed:
-        fixed = int(request.fixed[name])
-        return [fixed] if fixed in values else []
-    return [value for value in values if value == 1] if name in request.forbidden else values
+    """The values that --fix, --limit and --forbid leave."""
+    return [value for value in values if admits(request, name, value)]
 
 
-def _fixed_to(request: Request, name: str, column: IntColumn) -> NDArray[np.bool_]:
-    keep = np.ones(len(column), bool)
-    if name in request.fixed:
-        keep &= column == int(request.fixed[name])
-    if name in request.forbidden:
-        keep &= column == 1
-    return keep
+def _admitted(request: Request, name: str, column: IntColumn) -> NDArray[np.bool_]:
+    return np.isin(column, _allowed(request, name, np.unique(column).tolist()))
 
 
 def _replicas(table: Table) -> IntColumn:
@@ -157,9 +161,9 @@ def _replicas(table: Table) -> IntColumn:
 
 def _cross_micro_batches(request: Request, table: Table) -> Table:
     batch = request.workload.global_batch_size
-    largest = max(MAX_MICRO_BATCH_SIZE, int(request.fixed.get("micro_batch_size", 1)))
-    sizes = [d for d in range(1, min(largest, batch) + 1) if batch % d == 0]
-    sizes = [d for d in sizes if d <= MAX_MICRO_BATCH_SIZE or d == largest]
+    large = named_values(request, "micro_batch_size")
+    few = range(1, min(MAX_MICRO_BATCH_SIZE, batch) + 1)
+    sizes = [d for d in sorted({*few, *large}) if batch % d == 0]
 
     def legal(t: Table) -> NDArray[np.bool_]:
         dp = t["dp_shard"] * t["dp_replicate"]
@@ -171,24 +175,20 @@ def _cross_micro_batches(request: Request, table: Table) -> Table:
 
 
 def _cross_schedules(request: Request, table: Table) -> Table:
-    names = [name for name in SCHEDULE_CODES if name in request.runtime.schedules and name not in request.forbidden]
+    names = [name for name in SCHEDULE_CODES if name in request.runtime.schedules and admits(request, "schedule", name)]
     if request.schedules is not None:
         names = [name for name in names if name in request.schedules]
-    if "schedule" in request.fixed:
-        names = [name for name in names if name == request.fixed["schedule"]]
     table = _cross(
         table, "schedule", [SCHEDULE_CODES.index(name) for name in names], lambda t: np.ones(len(t["tp"]), bool)
     )
     layers = request.model.num_layers
     tried = {SCHEDULE_CODES.index(name): VPP_CHOICES.get(name, FEW_STAGES) for name in names}
-    fixed = request.fixed.get("vpp")
-    vpps = sorted(
-        {vpp for choices in tried.values() for vpp in choices} | ({int(fixed)} if fixed is not None else set())
-    )
+    named = named_values(request, "vpp")
+    vpps = sorted({vpp for choices in tried.values() for vpp in choices} | set(named))
 
     def is_tried(t: Table) -> NDArray[np.bool_]:
-        """Whatever was fixed, and else what is tried of the row's schedule."""
-        if fixed is not None:
+        """Whatever was named, and else what is tried of the row's schedule."""
+        if named:
             return np.ones(len(t["tp"]), bool)
         of_own = [(t["schedule"] == code) & np.isin(t["vpp"], vpps) for code, vpps in tried.items()]
         return np.asarray(np.any(of_own, axis=0))
@@ -213,8 +213,7 @@ def can_interleave(runtime: Runtime, schedule: Any, pp: Any, num_microbatches: A
 
 
 def _zero_stages(request: Request) -> list[int]:
-    banned = {int(name[-1]) for name in request.forbidden if name.startswith("zero")}
-    return [stage for stage in request.runtime.state.zero_stages if stage not in banned]
+    return [stage for stage in request.runtime.state.zero_stages if admits(request, "zero_stage", stage)]
 
 
 def _zero_legal(request: Request) -> Callable[[Table], NDArray[np.bool_]]:
@@ -230,10 +229,8 @@ def _zero_legal(request: Request) -> Callable[[Table], NDArray[np.bool_]]:
 
 def _sequence_parallel(request: Request) -> tuple[list[int], Callable[[Table], NDArray[np.bool_]]]:
     """Values and rule. With tp = 1 there is nothing to split, and 1 stands for both."""
-    never = request.runtime.sequence_parallel == "never" or "sequence_parallel" in request.forbidden
-    always = request.runtime.sequence_parallel == "always"
-    if (fixed := request.fixed.get("sequence_parallel")) is not None:
-        never, always = never or not fixed, bool(fixed)
+    never = request.runtime.sequence_parallel == "never" or not admits(request, "sequence_parallel", True)
+    always = request.runtime.sequence_parallel == "always" or not admits(request, "sequence_parallel", False)
     if never:
         return [0, 1], lambda t: (t["sequence_parallel"] == 1) == (t["tp"] == 1)
     if always:
@@ -254,10 +251,8 @@ def _order_legal(request: Request) -> Callable[[Table], NDArray[np.bool_]]:
 
 
 def _offloads(request: Request) -> list[int]:
-    usable = request.runtime.optimizer_offload and "optimizer_offload" not in request.forbidden
-    if request.device.vendor == "cpu" or not usable:
-        return [0]
-    return [0, 1]
+    usable = request.runtime.optimizer_offload and request.device.vendor != "cpu"
+    return [share for share in ((0, 1) if usable else (0,)) if admits(request, "optimizer_offload", share)]
 
 
 def _as_layouts(table: Table) -> Layouts:
