@@ -184,13 +184,15 @@ def estimate_kept_microbatches(layouts: Layouts, rank: IntColumn) -> KeptMicroba
 
 
 def estimate_communicator_bytes(setting: Setting, layouts: Layouts) -> Column:
-    """[n] buffers of a rank's communicators: one for each axis with more than one rank.
+    """[n] buffers of a rank's communicators: one for each axis with more than one rank, and one for each kind of state
+    that is split over ranks of its own.
 
     NCCL allocates a communicator's channels when it is first used; a group of one never is. Source: NCCL's
     documentation (NCCL_BUFFSIZE, NCCL_MAX_NCHANNELS).
     """
     axes = (layouts.tp, layouts.pp, layouts.dp * layouts.cp, layouts.cp_ring, layouts.cp_ulysses, layouts.ep)
-    number = np.sum([axis > 1 for axis in axes], axis=0)
+    own = (layouts.shard_params, layouts.shard_grads, layouts.shard_optim, layouts.reshard_after_forward)
+    number = np.sum([*(axis > 1 for axis in axes), *(group > 1 for group in own)], axis=0)
     return np.asarray(number * setting.runtime.memory.communicator_bytes)
 
 

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from costmodel.layouts import Assignment, BoolColumn, Column, Layouts
+from costmodel.layouts import Assignment, Column, Layouts
+from costmodel.moments import moment_bytes
 from costmodel.ops import Setting
 from costmodel.parameters import count_layer, norm_params, trainable_share
 from costmodel.schema.workload import DTYPE_BYTES
+from costmodel.shards import keeps_full_grads, shard_groups
 
 
 @dataclass(frozen=True)
@@ -17,12 +19,13 @@ class LocalParams:
     """Parameter elements on one rank before data-parallel sharding, [n, S].
 
     ``dense`` is shared by the ranks of dp x cp, ``expert`` by those of edp. ``largest``: the biggest unit that
-    is gathered as one (a layer, the embedding or the head).
+    is gathered as one (a layer, the embedding or the head). ``ends``: of ``dense``, what is in no layer.
     """
 
     dense: Column
     expert: Column
     largest: Column
+    ends: Column | float = 0.0
 
     @property
     def total(self) -> Column:
@@ -67,31 +70,11 @@ def estimate_local_params(setting: Setting, layouts: Layouts, assignment: Assign
     # Tied weights need a second copy where the two ends live on different ranks.
     own_head = (not model.tie_word_embeddings) | (layouts.pp[:, None] > 1)
     last = (table * own_head * model.has_head) + model.final_norms * norm + model.extra_params
-    dense = dense + assignment.embedding * first + assignment.head * last
+    ends = assignment.embedding * first + assignment.head * last
+    dense = dense + ends
     one_layer = (one_dense + one_expert).max(axis=1)[:, None]
     largest = np.maximum(one_layer, np.where(assignment.embedding, first, np.where(assignment.head, last, 0.0)))
-    return LocalParams(dense, routed, np.broadcast_to(largest, dense.shape))
-
-
-def shard_groups(setting: Setting, layouts: Layouts) -> tuple[Column, Column]:
-    """[n] over how many ranks dense and expert state may be split: dp_shard · cp, and edp within the replicas."""
-    over_cp = layouts.cp if setting.runtime.state.shards_over_cp else np.ones_like(layouts.cp)
-    dense = (layouts.dp_shard * over_cp).astype(np.float64)
-    replicas = layouts.dp * layouts.cp / dense
-    expert = np.maximum(layouts.edp / replicas, 1.0)
-    return dense, expert
-
-
-def replica_groups(setting: Setting, layouts: Layouts) -> tuple[Column, Column]:
-    """[n] over how many ranks dense and expert gradients are summed beyond their shard groups."""
-    dense, expert = shard_groups(setting, layouts)
-    return np.asarray(layouts.dp * layouts.cp / dense), np.asarray(layouts.edp / expert)
-
-
-def keeps_full_grads(setting: Setting, layouts: Layouts) -> BoolColumn:
-    """[n] whether unsharded gradients live through the step: stages 0 and 1, and 2 and 3 under some pipelines."""
-    deferred = (layouts.pp > 1) & setting.runtime.state.full_grads_under_pipeline
-    return np.asarray((layouts.zero_stage < 2) | deferred)
+    return LocalParams(dense, routed, np.broadcast_to(largest, dense.shape), ends)
 
 
 def estimate_state_bytes(setting: Setting, layouts: Layouts, params: LocalParams) -> StateBytes:
@@ -100,39 +83,44 @@ def estimate_state_bytes(setting: Setting, layouts: Layouts, params: LocalParams
     With a compute copy (Megatron, DeepSpeed): parameters 2, gradients, fp32 master 4 and moments 8; stage 1 splits
     master and moments, stage 2 gradients, stage 3 parameters. Without (FSDP2): the sharded fp32 parameter is the
     master; below stage 3, and under a pipeline, the gathered low-precision copy stays; at stage 3 only
-    1 + prefetched layers of it do. Beside them, what a reduction works on: a layer's gradients before and after, or
-    the buckets that are flattened for it.
+    1 + prefetched layers of it do. Optimizer state that is split further than parameters has a master of its own, and
+    the low-precision shard stays. Beside them, what a reduction works on: a layer's gradients before and after, or the
+    buckets that are flattened for it. A second shard (``reshard_after_forward`` = k) keeps a k-th of the parameters.
     Under LoRA only adapters have gradients, master and moments; the frozen rest is kept at the parameters' width.
     Source: Rajbhandari et al. 2020 (ZeRO), section 3 and figure 1; PyTorch FSDP2 documentation.
     """
     workload, rules = setting.workload, setting.runtime.state
     stage = layouts.zero_stage[:, None]
-    dense_over, expert_over = (group[:, None] for group in shard_groups(setting, layouts))
+    dense, expert = shard_groups(setting, layouts)
     full_grads = keeps_full_grads(setting, layouts)[:, None]
     param_bytes = DTYPE_BYTES[workload.param_dtype]
     needs_master = workload.master_dtype == "fp32" and (workload.param_dtype != "fp32" or not rules.keeps_compute_copy)
     share = trainable_share(setting.model)
-    kept_bytes = share * ((4.0 if needs_master else 0.0) + workload.optimizer_state_bytes)
+    master_bytes = 4.0 if needs_master else 0.0
+    of_layers, of_ends = moment_bytes(workload, layouts)
 
-    def split(applies: BoolColumn, per_param: float) -> Column:
-        return per_param * np.where(applies, params.dense / dense_over + params.expert / expert_over, params.total)
+    def split(kind: str) -> Column:
+        return np.asarray(params.dense / getattr(dense, kind) + params.expert / getattr(expert, kind))
 
-    optimizer = split(stage >= 1, kept_bytes)
+    owned, stored = split("optimizer"), split("params")
+    optimizer = share * ((master_bytes + of_layers) * owned + (of_ends - of_layers) * params.ends / dense.optimizer)
     offload = layouts.optimizer_offload[:, None]
     host = optimizer * offload
-    buffers = split(stage >= 1, share * rules.optimizer_buffer_bytes)
-    grad_bytes = share * DTYPE_BYTES[workload.grad_dtype]
-    grads = split(~full_grads, grad_bytes)
+    buffers = share * rules.optimizer_buffer_bytes * owned
+    grads = share * DTYPE_BYTES[workload.grad_dtype] * split("grads")
     if rules.keeps_compute_copy:
-        stored = split(stage >= 3, param_bytes)
+        kept = param_bytes * stored
         gathered = np.where(stage >= 3, (1.0 + rules.prefetched_layers) * params.largest * param_bytes, 0.0)
     else:
         stays = (stage < 3) | ((layouts.pp[:, None] > 1) & rules.full_grads_under_pipeline)
-        stored = (1.0 - share) * split(stage >= 3, param_bytes)
+        apart = (stage >= 3) & (dense.optimizer > dense.params)
+        kept = np.where(apart, param_bytes, (1.0 - share) * param_bytes) * stored
         units = (1.0 + rules.prefetched_layers) * params.largest
         gathered = np.where(stays, params.total * param_bytes, np.minimum(units, params.total) * param_bytes)
+    if layouts.reshard_after_forward.any():
+        kept = kept + np.where(dense.between < dense.params, param_bytes * split("between"), 0.0)
     reduced = np.where(full_grads, 0.0, params.largest * (param_bytes + DTYPE_BYTES[workload.grad_reduce_dtype]))
     copied = share * np.minimum(rules.bucket_copies * (rules.bucket_params or params.largest), params.total)
     reduces = (layouts.dp * layouts.cp > 1)[:, None]
     buckets = np.where(reduces, np.maximum(copied * DTYPE_BYTES[workload.grad_reduce_dtype] - reduced, 0.0), 0.0)
-    return StateBytes(stored, grads, optimizer * (1.0 - offload), gathered + reduced, buckets + buffers, host)
+    return StateBytes(kept, grads, optimizer * (1.0 - offload), gathered + reduced, buckets + buffers, host)

@@ -108,9 +108,17 @@ def priced_beyond(request: Request, layout: Layout) -> tuple[str, ...]:
         "ep": (layout.ep > 1, runtime.expert_parallel),
         "etp": (layout.etp > 1, runtime.expert_tensor_parallel),
         "optimizer_offload": (layout.optimizer_offload > 0, runtime.optimizer_offload),
+        "optimizer_format": (layout.optimizer_format != "fp32", layout.optimizer_format in runtime.optimizer_formats),
+        "reshard_after_forward": (layout.reshard_after_forward > 0, "secondary" in runtime.state.shard_groups),
+        "shard_params": (layout.shard_params > 0, "params" in runtime.state.shard_groups),
+        "shard_optim": (layout.shard_optim > 0, "optimizer" in runtime.state.shard_groups),
     }
     return tuple(
-        f"{name} {getattr(layout, name):g} is priced as if {runtime.name} did it; it does not yet."
+        f"{name} {_shown(getattr(layout, name))} is priced as if {runtime.name} did it; it does not yet."
         for name, (wanted, offered) in asked.items()
         if wanted and not offered
     )
+
+
+def _shown(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, computed_field, model_validator
@@ -67,6 +68,25 @@ class Layout(Spec):
             raise ValueError(f"order must name each of {', '.join(AXES)} once")
         if sorted(self.expert_order) != sorted(EXPERT_AXES):
             raise ValueError(f"expert_order must name each of {', '.join(EXPERT_AXES)} once")
+        return self
+
+    @model_validator(mode="after")
+    def _nested(self) -> Layout:
+        """Shard groups divide each other, from parameters' up to all ranks, and exist at the stage that splits them."""
+        ranks, usual = self.dp * self.cp, self.dp_shard * self.cp
+        least = {"reshard_after_forward": 3, "shard_params": 3, "shard_grads": 2, "shard_optim": 1}
+        for name, stage in least.items():
+            if getattr(self, name) and self.zero_stage < stage:
+                raise ValueError(f"{name} {getattr(self, name)} needs zero_stage {stage}, not {self.zero_stage}")
+        near = [(name, getattr(self, name)) for name in ("reshard_after_forward", "shard_params")]
+        far = [(name, getattr(self, name)) for name in ("shard_grads", "shard_optim")]
+        chains = [[*near, *far, ("dp · cp", ranks)]]
+        if not self.shard_grads:
+            chains = [[*near, ("dp_shard · cp", usual)], [("dp_shard", self.dp_shard), far[1], ("dp · cp", ranks)]]
+        for chain in chains:
+            for (inner, size), (outer, larger) in pairwise([(name, size) for name, size in chain if size]):
+                if larger % size:
+                    raise ValueError(f"{inner} {size} must divide {outer} {larger}: shard groups are nested")
         return self
 
     @property

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from costmodel.schema.base import Spec
+from costmodel.schema.layout import OptimizerFormat
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
@@ -33,6 +34,11 @@ class StateRules(Spec):
     ``network_share``: of the rate of large collectives between nodes, what gathers and reductions reach.
     ``gather_copies``, ``reduce_copies``: passes over device memory, at stages 2 and 3, that put what was gathered or is
     to be reduced where the model or the collective wants it, and in its number format.
+    ``shard_groups``: which state may be split over other ranks than dp_shard · cp: ``secondary`` - parameters once
+    more, from forward to backward, over nearer ranks; ``params`` - over nearer ranks than gradients; ``optimizer`` -
+    over all ranks where gradients are over fewer.
+    ``sums_replicas_once``: at stages 2 and 3 replicas sum their shards of the gradients once a step, not whenever these
+    are reduced inside a replica.
     ``gather_jitter``: share of the step that stages 2 and 3 lose, in each layer's collective, to waiting for the
     slowest rank, for every factor of e in the number of ranks.
     """
@@ -55,6 +61,8 @@ class StateRules(Spec):
     gather_copies: NonNegativeFloat = 0.0
     reduce_copies: NonNegativeFloat = 0.0
     gather_jitter: NonNegativeFloat = 0.0
+    shard_groups: tuple[Literal["secondary", "params", "optimizer"], ...] = ()
+    sums_replicas_once: bool = False
 
 
 class KernelRules(Spec):
@@ -205,6 +213,9 @@ class Runtime(Spec):
     ``recompute_modules``: what selective recomputation runs again where ``selective_recomputes`` is ``modules``.
     ``stops_recompute_early``: recomputation ends with the last tensor that the backward needs, so that a layer's last
     product is not run again (``torch.utils.checkpoint`` without re-entrance; a compiler that sees the whole step).
+    ``partial_optimizer_offload``: any share of the optimizer state may live on the host, whose update runs beside the
+    device's. ``streams_optimizer_state``: of what lives there, a share is updated on the device all the same.
+    ``optimizer_formats``: in which the optimizer's moments can be kept.
     ``mixed_context_parallel``: groups of unlike context-parallel degree run side by side within one step.
     ``compiled_kernels``: the kernels under the framework's compiler (``--compile``); None where it has none.
     """
@@ -220,6 +231,9 @@ class Runtime(Spec):
     per_layer_recompute: bool
     activation_offload: bool
     optimizer_offload: bool
+    partial_optimizer_offload: bool = False
+    streams_optimizer_state: bool = False
+    optimizer_formats: tuple[OptimizerFormat, ...] = ("fp32",)
     sequence_parallel: Literal["never", "optional", "always"]
     context_parallel: tuple[Literal["ring", "ulysses"], ...]
     mixed_context_parallel: bool = False

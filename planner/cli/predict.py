@@ -62,6 +62,22 @@ def predict(
             "--sequence-parallel/--no-sequence-parallel", help="Beside tensor parallel.", rich_help_panel=LAYOUT
         ),
     ] = None,
+    shard_params: Annotated[
+        int | None, typer.Option(metavar="RANKS", help="Over which parameters are split.", rich_help_panel=LAYOUT)
+    ] = None,
+    shard_grads: Annotated[
+        int | None, typer.Option(metavar="RANKS", help="Over which gradients are split.", rich_help_panel=LAYOUT)
+    ] = None,
+    shard_optim: Annotated[
+        int | None, typer.Option(metavar="RANKS", help="Over which optimizer state is split.", rich_help_panel=LAYOUT)
+    ] = None,
+    reshard_after_forward: Annotated[
+        int | None,
+        typer.Option(metavar="RANKS", help="Over which backward gathers parameters.", rich_help_panel=LAYOUT),
+    ] = None,
+    optimizer_format: Annotated[
+        str | None, typer.Option(help="Of its moments: fp32, int8, fp8 or low-rank.", rich_help_panel=LAYOUT)
+    ] = None,
     optimizer_offload: Annotated[
         float | None,
         typer.Option(metavar="SHARE", help="Of the optimizer, on the host: 0 to 1.", rich_help_panel=LAYOUT),
@@ -112,6 +128,11 @@ def predict(
         micro_batch_size=micro_batch_size,
         zero_stage=zero_stage,
         sequence_parallel=sequence_parallel,
+        shard_params=shard_params,
+        shard_grads=shard_grads,
+        shard_optim=shard_optim,
+        reshard_after_forward=reshard_after_forward,
+        optimizer_format=optimizer_format,
         optimizer_offload=optimizer_offload,
         first_group=first_group,
         order=tuple(order.split(",")) if order else None,

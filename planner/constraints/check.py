@@ -10,7 +10,7 @@ from costmodel.schema.runtime import Runtime
 from planner.constraints.keys import KEYS, WORLD
 from planner.constraints.limits import Limit
 from planner.constraints.read import Constraints
-from planner.constraints.techniques import ALLOWABLE, FORBIDDABLE
+from planner.constraints.techniques import ALLOWABLE, FORBIDDABLE, optimizer_technique
 from planner.constraints.values import shown
 
 if TYPE_CHECKING:
@@ -35,6 +35,11 @@ def check_agreement(asked: Constraints) -> None:
             raise InvalidSpec(
                 f"--fix {pin}={shown(pin.value)} contradicts {whole}, which holds for all layers", "keep one of them"
             )
+    wanted = str(asked.fixed.get("optimizer_format", "fp32"))
+    if wanted != "fp32" and optimizer_technique(wanted) not in asked.allowed:
+        raise InvalidSpec(
+            f"--fix optimizer_format={wanted} changes what is computed", f"add --allow {optimizer_technique(wanted)}"
+        )
     only = asked.schedules
     if only and asked.fixed.get("schedule", only[0]) not in only:
         raise InvalidSpec(

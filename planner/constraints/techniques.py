@@ -38,7 +38,7 @@ def _uses(*keys: str) -> list[Technique]:
 
 _ROWS = (
     *_uses("tp", "pp", "vpp", "cp_ring", "cp_ulysses", "ep", "etp", "dp_replicate", "dp_shard", "sequence_parallel"),
-    *_uses("vocab_parallel"),
+    *_uses("vocab_parallel", "reshard_after_forward", "shard_params", "shard_optim"),
     Technique("mixed_context_parallel", None, "groups of unlike context-parallel degree (--lengths)"),
     Technique("recompute", "recompute", "every kind of recomputation"),
     Technique("selective", "recompute", "selective recomputation", ("selective",)),
@@ -79,6 +79,7 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "offload": ("optimizer_offload", "activation_offload"),
         "cpu_offload": ("optimizer_offload", "activation_offload"),
         "zero": ("zero1", "zero2", "zero3"),
+        "secondary_shards": ("reshard_after_forward",),
         "zero_1": ("zero1",),
         "zero_2": ("zero2",),
         "zero_3": ("zero3",),
@@ -96,13 +97,22 @@ class Lossy:
     runs: Callable[[Runtime], bool] = lambda runtime: False
 
 
+def optimizer_technique(optimizer_format: str) -> str:
+    """What ``--allow`` calls a format of the optimizer's moments: ``low-rank`` -> ``low_rank_optimizer``."""
+    return f"{optimizer_format.replace('-', '_')}_optimizer"
+
+
+def _format(name: str, says: str) -> Lossy:
+    return Lossy(optimizer_technique(name), says, lambda runtime: name in runtime.optimizer_formats)
+
+
 ALLOWABLE: Mapping[str, Lossy] = MappingProxyType(
     {
         one.name: one
         for one in (
-            Lossy("int8_optimizer", "the optimizer's moments in 8 bits, block by block"),
-            Lossy("fp8_optimizer", "the optimizer's moments in FP8 (COAT)"),
-            Lossy("low_rank_optimizer", "the optimizer's moments of a low-rank projection of the gradient (APOLLO)"),
+            _format("int8", "the optimizer's moments in 8 bits, block by block"),
+            _format("fp8", "the optimizer's moments in FP8 (COAT)"),
+            _format("low-rank", "the optimizer's moments of a low-rank projection of the gradient (APOLLO)"),
             Lossy("int8_activations", "saved activations in 8 bits (Mesa, COAT)"),
         )
     }

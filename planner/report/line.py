@@ -9,7 +9,9 @@ from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import AXES, EXPERT_AXES, Layout
 from costmodel.schema.plan import Plan, PlanCluster
 from planner.placement import Placement
+from planner.state_words import state_words
 
+_GROUPS = ("shard_params", "shard_grads", "shard_optim", "reshard_after_forward")
 _DEGREES = ("tp", "pp", "vpp", "cp_ring", "cp_ulysses", "ep", "etp", "dp_shard", "dp_replicate")
 
 
@@ -34,8 +36,11 @@ def layout_flags(plan: Plan) -> str:
     flags.append(f"--recompute {recompute_counts(plan).most_common(1)[0][0]}")
     if not layout.sequence_parallel:
         flags.append("--no-sequence-parallel")
+    flags += [f"--{name.replace('_', '-')} {getattr(layout, name)}" for name in _GROUPS if getattr(layout, name)]
+    if layout.optimizer_format != "fp32":
+        flags.append(f"--optimizer-format {layout.optimizer_format}")
     if layout.optimizer_offload:
-        flags.append(f"--optimizer-offload {layout.optimizer_offload:g}")
+        flags.append(f"--optimizer-offload {layout.optimizer_offload}")
     if layout.first_group:
         flags.append(f"--first-group {layout.first_group}")
     if layout.order != AXES:
@@ -73,7 +78,7 @@ def layout_words(layout: Layout) -> str:
     """``tp 8 · pp 4 · dp_shard 2, ZeRO-3``: the degrees above 1."""
     degrees = [f"{name} {getattr(layout, name)}" for name in _DEGREES if getattr(layout, name) > 1]
     state = ("no state sharded", "ZeRO-1", "ZeRO-2", "ZeRO-3")[layout.zero_stage]
-    return f"{' · '.join(degrees) or 'one device'}, {state}"
+    return ", ".join([" · ".join(degrees) or "one device", state, *state_words(layout)])
 
 
 def _model_argument(plan: Plan) -> str:

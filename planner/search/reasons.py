@@ -14,6 +14,7 @@ from planner.request import Request
 from planner.schedules import build_schedule
 from planner.search.best_first import Outcome
 from planner.search.schedule_choice import named
+from planner.state_words import state_words
 
 SPARE = 2
 """Layouts placed beyond those shown: the order of bounds is not quite the order of times."""
@@ -44,9 +45,7 @@ def layout_line(evaluated: Evaluated) -> str:
         parts.append(evaluated.placement.schedule)
     names = sorted({POLICIES[policy].name for policy in evaluated.placement.policies})
     parts.append("recompute " + " / ".join(names) if names != ["none"] else "no recompute")
-    if layout.optimizer_offload:
-        parts.append("optimizer on the host")
-    return " · ".join(parts)
+    return " · ".join([*parts, *state_words(layout)])
 
 
 def list_alternatives(request: Request, problem: Problem, outcome: Outcome, best: Evaluated) -> tuple[Alternative, ...]:

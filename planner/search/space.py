@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.layouts import SCHEDULE_CODES, IntColumn, Layouts
+from costmodel.layouts import OPTIMIZER_FORMATS, SCHEDULE_CODES, Column, IntColumn, Layouts
 from costmodel.pipeline import schedule_is_legal
 from costmodel.schema.model import AttentionBlock, LinearAttentionBlock, Mamba2Block, MLABlock, MoEBlock
 from costmodel.schema.runtime import Runtime
 from planner.constraints.rows import admits, admitted_rows, constrained_keys, named_values
+from planner.constraints.techniques import optimizer_technique
 from planner.request import Request
+from planner.search.shards import grow_shard_groups
 
 MAX_MICRO_BATCH_SIZE = 64
 MIN_TOKENS_PER_CP_RANK = 2048
@@ -78,8 +80,11 @@ def enumerate_layouts(request: Request) -> Layouts:
     table = _cross(table, "zero_stage", _zero_stages(request), _zero_legal(request))
     table = _cross(table, "sequence_parallel", *_sequence_parallel(request))
     table = _cross(table, "order", (0, 1), _order_legal(request))
-    table = _cross(table, "offload", _offloads(request), lambda t: np.ones(len(t["tp"]), bool))
-    layouts = _as_layouts(table)
+    table = grow_shard_groups(request, table)
+    table = _cross(table, "optimizer_format", _formats(request), lambda t: np.ones(len(t["tp"]), bool))
+    shares = _offloads(request)
+    table = _cross(table, "offload", range(len(shares)), lambda t: np.ones(len(t["tp"]), bool))
+    layouts = _as_layouts(table, np.array(shares))
     return layouts.take(admitted_rows(request, layouts)) if constrained_keys(request) else layouts
 
 
@@ -250,13 +255,27 @@ def _order_legal(request: Request) -> Callable[[Table], NDArray[np.bool_]]:
     return legal
 
 
-def _offloads(request: Request) -> list[int]:
-    usable = request.runtime.optimizer_offload and request.device.vendor != "cpu"
-    return [share for share in ((0, 1) if usable else (0,)) if admits(request, "optimizer_offload", share)]
+def _formats(request: Request) -> list[int]:
+    """Codes of the optimizer's formats that the runtime has and --allow names; one for all without moments."""
+    usable = [
+        OPTIMIZER_FORMATS.index(name)
+        for name in request.runtime.optimizer_formats
+        if name == "fp32" or optimizer_technique(name) in request.allowed
+    ]
+    return usable if request.workload.optimizer_state_bytes else [0]
 
 
-def _as_layouts(table: Table) -> Layouts:
+def _offloads(request: Request) -> list[float]:
+    """Shares of the optimizer on the host: none, all, and what the user names; what else is worth trying comes with
+    prices (``offload.py``)."""
+    if not request.runtime.optimizer_offload or request.device.vendor == "cpu":
+        return [0.0]
+    named = named_values(request, "optimizer_offload") if request.runtime.partial_optimizer_offload else ()
+    return [share for share in sorted({0.0, 1.0, *named}) if admits(request, "optimizer_offload", share)]
+
+
+def _as_layouts(table: Table, shares: Column) -> Layouts:
     """Choices that the space does not name are left at their defaults, whose code is 0."""
     none = np.zeros_like(table["tp"])
     columns: dict[str, Any] = {field.name: table.get(field.name, none) for field in fields(Layouts)}
-    return Layouts(**columns | {"optimizer_offload": table["offload"].astype(np.float64)})
+    return Layouts(**columns | {"optimizer_offload": shares[table["offload"]]})

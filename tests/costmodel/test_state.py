@@ -8,7 +8,8 @@ from pricing import make_problem, make_request, price_uniform, random_layouts
 
 from costmodel.layouts import Layouts
 from costmodel.schema.layout import Layout
-from costmodel.state import estimate_state_bytes, replica_groups, shard_groups
+from costmodel.shards import shard_groups
+from costmodel.state import estimate_state_bytes
 
 
 def columns(**degrees: int) -> Layouts:
@@ -29,11 +30,13 @@ def columns(**degrees: int) -> Layouts:
 def test_shards_times_replicas_are_all_ranks_that_hold_a_parameter(runtime: str, degrees: dict[str, int]) -> None:
     """dp · cp ranks hold a dense parameter, edp an expert's - neither more nor fewer."""
     setting = make_problem("mixtral-8x7b", 8, runtime=runtime).setting
-    layouts = columns(**degrees)
+    layouts = columns(**degrees, zero_stage=1)
     dense, expert = shard_groups(setting, layouts)
-    dense_replicas, expert_replicas = replica_groups(setting, layouts)
-    assert dense * dense_replicas == layouts.dp * layouts.cp
-    assert expert * expert_replicas == layouts.edp
+    assert dense.ranks == layouts.dp * layouts.cp
+    assert expert.ranks == layouts.edp
+    replicas = layouts.dp_replicate * (1 if setting.runtime.state.shards_over_cp else layouts.cp)
+    assert dense.optimizer * replicas == dense.ranks
+    assert expert.optimizer * np.minimum(replicas, layouts.edp) == expert.ranks
 
 
 def test_experts_that_live_on_one_rank_each_are_not_reduced() -> None:
@@ -59,8 +62,7 @@ def test_groups_divide_the_ranks_of_random_layouts() -> None:
     request = make_request("mixtral-8x7b", 64, runtime="megatron")
     layouts = random_layouts(request, 200, seed=3)
     setting = make_problem("mixtral-8x7b", 64, runtime="megatron").setting
-    ranks = (layouts.dp * layouts.cp, layouts.edp)
-    for shards, replicas, held in zip(
-        shard_groups(setting, layouts), replica_groups(setting, layouts), ranks, strict=True
-    ):
-        assert np.allclose(shards * replicas, held)
+    for groups, held in zip(shard_groups(setting, layouts), (layouts.dp * layouts.cp, layouts.edp), strict=True):
+        assert np.allclose(groups.ranks[:, 0], held)
+        for size in (groups.params, groups.grads, groups.scattered, groups.optimizer):
+            assert np.allclose(np.rint(groups.ranks / size), groups.ranks / size)
