@@ -6,7 +6,7 @@ are priced once, and rows gather.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -33,12 +33,13 @@ COMPUTE_TERMS = ("gemm", "attention", "elementwise", "host")
 TRANSFER_TERMS = ("tp", "cp", "ep")
 LAYER_TERMS = (*COMPUTE_TERMS, *TRANSFER_TERMS)
 _TERM_OF_AXIS = {"tp": "tp", "etp": "tp", "cp_ring": "cp", "cp_ulysses": "cp", "ep": "ep"}
-_KEYS = ("tp", "cp_ring", "cp_ulysses", "ep", "etp", "micro_batch_size", "sequence_parallel")
+_KEYS = ("tp", "cp_ring", "cp_ulysses", "ep", "etp", "micro_batch_size", "sequence_parallel", "vocab_over")
 
 
 @dataclass(frozen=True)
 class LayerCosts:
-    """Per layer and micro-batch, [U, J, ...]: J = layer kinds, then embedding, then head.
+    """Per layer and micro-batch, [U, J, ...]: J = layer kinds, then embedding, then head. Where the vocabulary is split
+    over pipeline ranks the last two are one rank's part.
 
     ``forward_s``, ``backward_s``: [U, J, T] exposed seconds by LAYER_TERMS; ``*_total_s`` with what is hidden.
     ``weight_grad_s``: [U, J] the part of ``backward_s`` that a split backward may delay.
@@ -92,7 +93,8 @@ def estimate_layer_costs(setting: Setting, network: Network, split: Split) -> La
     for kind in setting.model.kinds:
         lowered = lower_layer(kind, setting, split)
         if kind.mtp:
-            lowered.extend(lower_head(setting, split))
+            # A layer that predicts further tokens has a head of its own, whole.
+            lowered.extend(lower_head(setting, replace(split, vocab_over=np.ones_like(split.tp))))
         parts.append((lowered, setting.runtime.kernels.launches_per_layer))
     parts += [(lower_embedding(setting, split), EMBEDDING_LAUNCHES), (head, HEAD_LAUNCHES)]
     priced = [_price(lowered, launches, setting, network, split) for lowered, launches in parts]

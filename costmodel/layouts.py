@@ -82,6 +82,11 @@ class Layouts:
         return self.tp * self.cp * self.dp // (self.ep * self.etp)
 
     @property
+    def vocab_over(self) -> IntColumn:
+        """Pipeline ranks that share the vocabulary: 1 where each of the model's ends is whole."""
+        return np.where(self.vocab_parallel > 0, self.pp, 1)
+
+    @property
     def world_size(self) -> IntColumn:
         return self.pp * self.dp * self.cp * self.tp
 

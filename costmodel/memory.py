@@ -12,6 +12,7 @@ from costmodel.layers import LayerCosts
 from costmodel.layouts import Assignment, Column, IntColumn, Layouts
 from costmodel.ops import Setting
 from costmodel.pipeline import (
+    count_barriers,
     count_copies,
     estimate_in_flight,
     estimate_pending,
@@ -113,8 +114,10 @@ def estimate_memory(
     present = assignment.counts > 0
     busiest = np.where(present, working[:, None, :kinds], 0.0).max(axis=(2, 3))
     # The loss peaks before the first layer's backward needs its own working memory.
-    transient = np.maximum(busiest - logits, 0.0)
-    apart = estimate_apart_bytes(setting, busiest, logits)
+    # Parts of it that wait for a collective stay while layers run.
+    stays = count_barriers(layouts)[:, None] > 0
+    transient = np.where(stays, busiest, np.maximum(busiest - logits, 0.0))
+    apart = np.where(stays, 0.0, estimate_apart_bytes(setting, busiest, logits))
     workspace = np.full_like(logits, setting.runtime.memory.workspace_bytes)
     parts = np.stack(
         [
@@ -173,9 +176,10 @@ def estimate_kept_bytes(
 
 def estimate_kept_microbatches(layouts: Layouts, rank: IntColumn) -> KeptMicrobatches:
     """By the schedules' closed forms. Logits die in the backward that follows at once, but where every forward comes
-    first.
+    first, or where parts of them wait for a collective.
     """
-    unreached = np.where(keeps_logits(layouts), layouts.num_microbatches, 1)[:, None]
+    least = np.where(count_barriers(layouts) > 0, np.minimum(layouts.num_microbatches, 2), 1)
+    unreached = np.where(keeps_logits(layouts), layouts.num_microbatches, least)[:, None]
     return KeptMicrobatches(
         in_flight=estimate_in_flight(layouts, rank),
         waiting=estimate_pending(layouts, rank),

@@ -73,7 +73,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class Split:
-    """The degrees that a layer's cost depends on, as float columns [u]."""
+    """The degrees that a layer's cost depends on, as float columns [u]. ``vocab_over``: the pipeline ranks that share
+    the vocabulary, 1 where each end is whole.
+    """
 
     tp: Column
     cp_ring: Column
@@ -82,6 +84,7 @@ class Split:
     etp: Column
     micro_batch_size: Column
     sequence_parallel: Column
+    vocab_over: Column
     seq_len: float
 
     @property

@@ -23,6 +23,7 @@ _FORWARDS_FIRST = np.array([form.forwards_first for form in FORMS])
 _SLACK = np.array([form.slack for form in FORMS])
 _TRIPLED = np.array([form.tripled for form in FORMS])
 _FILL = np.array([form.fill for form in FORMS])
+_BARRIERS = np.array([form.barriers for form in FORMS])
 _CROSSINGS = np.array([form.crossings for form in FORMS])
 
 
@@ -32,8 +33,14 @@ def count_copies(layouts: Layouts) -> Column:
 
 
 def placement_codes(layouts: Layouts) -> IntColumn:
-    """[n] equal where stages of equal pp and vpp lie on the same ranks."""
-    return np.asarray(2 * _COPIES[layouts.schedule].astype(np.int64) + _ZIGZAG[layouts.schedule])
+    """[n] equal where stages of equal pp and vpp, and the model's ends, lie on the same ranks."""
+    splits, copies = _BARRIERS[layouts.schedule] > 0, _COPIES[layouts.schedule].astype(np.int64)
+    return np.asarray(4 * splits + 2 * copies + _ZIGZAG[layouts.schedule])
+
+
+def count_barriers(layouts: Layouts) -> IntColumn:
+    """[n] collectives over all ranks between a micro-batch's last forward and first backward; 0: whole ends."""
+    return np.asarray(_BARRIERS[layouts.schedule])
 
 
 def splits_backward(layouts: Layouts) -> BoolColumn:
@@ -108,8 +115,8 @@ def estimate_makespan_s(
 
     m · max w + (sum u - max u) / v, with w = F + B of a rank and u what it idles for a chunk: its F, I and W weighed by
     the schedule's ``fill``; ``slack`` and ``tripled`` add to a micro-batch's time. Filling and draining cross an edge
-    as often as ``crossings`` says. Under 1f1b the first rank has p micro-batches in flight, so each takes a p-th of a
-    round trip at least: mean w + 2(p-1)/p edges.
+    as often as ``crossings`` says; a barrier puts off all backwards by a micro-batch's time. Under 1f1b the first rank
+    has p micro-batches in flight, so each takes a p-th of a round trip at least: mean w + 2(p-1)/p edges.
     Exact for gpipe, 1f1b, interleaved-1f1b and zb-h1 of equal stages without delay: bubble / ideal = (p-1) / (m·v).
     Source: Narayanan et al. 2021, section 2.2; Qi et al. 2023, section 2.
     """
@@ -127,7 +134,7 @@ def estimate_makespan_s(
     slot = np.where(_TRIPLED[layouts.schedule], np.maximum(slot, longest), slot)
     slot = slot + _SLACK[layouts.schedule] * np.abs(backward_s - forward_s).max(axis=1) / v
     crossings = _CROSSINGS[layouts.schedule] * count_crossings(layouts)
-    return np.asarray(m * slot + idle / v + np.where(p > 1, crossings * edge_s, 0.0))
+    return np.asarray((m + count_barriers(layouts)) * slot + idle / v + np.where(p > 1, crossings * edge_s, 0.0))
 
 
 def estimate_busy_share(setting: Setting, layouts: Layouts) -> Column:

@@ -16,6 +16,7 @@ from costmodel.memory import KeptBytes, MemoryColumns, estimate_memory, host_bud
 from costmodel.ops import Setting
 from costmodel.pipeline import count_copies, count_sends, edge_bytes, estimate_busy_share, estimate_makespan_s
 from costmodel.state import LocalParams, estimate_local_params, estimate_state_bytes
+from costmodel.vocabulary import VocabularyTraffic, estimate_vocabulary_traffic
 
 JITTER_STD = 0.003
 """Spread of one device's step time. Prior; the slowest of N devices is sqrt(2 ln N) of it late."""
@@ -63,6 +64,11 @@ class PricedLayers:
     def edge_s(self) -> Column:
         """[n] the rest of ``send_s``: a delay that occupies no rank."""
         return np.asarray(self.send_s - self.busy_s)
+
+    @cached_property
+    def vocabulary(self) -> VocabularyTraffic:
+        """What a vocabulary split over pipeline ranks sends for each micro-batch."""
+        return estimate_vocabulary_traffic(self.setting, self.network, self.layouts)
 
     @cached_property
     def contention(self) -> Column:

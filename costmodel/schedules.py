@@ -46,6 +46,8 @@ class ScheduleForm:
     copies           whole models that run through the ranks, the second from the other end
     splits_backward  runs I and W apart
     forwards_first   runs every forward before the first backward
+    barriers         embedding and output layer are split over all ranks, and their parts meet in so many collectives
+                     between a micro-batch's last forward and first backward, one micro-batch's time each; 0: both whole
     """
 
     allows: Callable[[Any, Any, Any], Any]
@@ -62,6 +64,7 @@ class ScheduleForm:
     copies: int = 1
     splits_backward: bool = False
     forwards_first: bool = False
+    barriers: int = 0
 
     def stage_to_rank(self, pp: int, vpp: int) -> tuple[int, ...]:
         """Where the stages of all copies live, each copy's in model order."""
@@ -136,6 +139,13 @@ def _dualpipe_v_pending(p: Any, m: Any, v: Any, r: Any) -> Any:
     return np.minimum(m, 0.5 * (r + 1.0))
 
 
+def _vocabulary_parallel(barriers: int) -> ScheduleForm:
+    """1F1B with the vocabulary split over all ranks. Source: Yeung et al. 2024, section 5."""
+    return ScheduleForm(
+        _one_split_stage, lambda p, m, v, r: np.minimum(m, p - r + barriers), crossings=2.0, barriers=barriers
+    )
+
+
 SCHEDULES: MappingProxyType[str, ScheduleForm] = MappingProxyType(
     {
         # Huang et al. 2019, section 2.3.
@@ -186,7 +196,7 @@ SCHEDULES: MappingProxyType[str, ScheduleForm] = MappingProxyType(
         "v-min": ScheduleForm(
             _v_shaped,
             lambda p, m, v, r: np.minimum(m, (p + 4.0) // 3.0) + 0.0 * r,
-            least_in_flight=lambda p, m, v, r: np.maximum(np.minimum(m, (p + 4.0) // 3.0) - 1.0, 1.0) + 0.0 * r,
+            least_in_flight=lambda p, m, v, r: np.maximum(np.minimum(0.5 * (m + 1.0), (p + 1.0) // 3.0), 1.0) + 0.0 * r,
             pending=lambda p, m, v, r: np.minimum(m, (p + 4.0) // 3.0) + 0.0 * r,
             least_pending=_none,
             fill=(1.0, 1.0, 2.0),
@@ -255,6 +265,8 @@ SCHEDULES: MappingProxyType[str, ScheduleForm] = MappingProxyType(
             fill=(1.0, 0.0, 0.0),
             splits_backward=True,
         ),
+        "1f1b-vocab-1": _vocabulary_parallel(2),
+        "1f1b-vocab-2": _vocabulary_parallel(1),
     }
 )
 """Canonical name -> form."""
@@ -264,8 +276,8 @@ SCHEDULES: MappingProxyType[str, ScheduleForm] = MappingProxyType(
 class Stages:
     """Where the stages of all copies live, each copy's in model order: ranks by stage, and columns [p] by rank.
 
-    ``embedding``, ``head``: whether a rank takes in tokens, puts out the loss. ``activations``, ``gradients``: messages
-    that it sends to other ranks for a micro-batch that crosses all of its stages.
+    ``embedding``, ``head``: whether a rank holds that end of the model, or a part of it. ``activations``,
+    ``gradients``: messages that it sends to other ranks for a micro-batch that crosses all of its stages.
     """
 
     stage_to_rank: tuple[int, ...]
@@ -293,7 +305,8 @@ def stages_of(schedule: str, pp: int, vpp: int) -> Stages:
     homes = np.reshape(stage_to_rank, (form.copies, -1)).tolist()
     columns = {name: np.zeros(pp, np.int64) for name in ("embedding", "head", "activations", "gradients")}
     for home in homes:
-        columns["embedding"][home[0]] = columns["head"][home[-1]] = 1
+        columns["embedding"][home if form.barriers else home[:1]] = 1
+        columns["head"][home if form.barriers else home[-1:]] = 1
         for before, after in pairwise(home):
             columns["activations"][before] += before != after
             columns["gradients"][after] += before != after

@@ -50,7 +50,9 @@ class StateBytes:
 
 
 def estimate_local_params(setting: Setting, layouts: Layouts, assignment: Assignment) -> LocalParams:
-    """Over a rank's layers: sharded / tp + replicated for dense parameters, expert / (ep · etp) for routed experts."""
+    """Over a rank's layers: sharded / tp + replicated for dense parameters, expert / (ep · etp) for routed experts; and
+    the ends it holds, or its share of both where the vocabulary is split over pipeline ranks.
+    """
     model = setting.model
     tp = layouts.tp[:, None].astype(np.float64)
     experts_over = (layouts.ep * layouts.etp)[:, None].astype(np.float64)
@@ -68,8 +70,10 @@ def estimate_local_params(setting: Setting, layouts: Layouts, assignment: Assign
     norm = norm_params(model)
     first = table + model.learned_positions * model.hidden_size + model.embedding_norms * norm
     # Tied weights need a second copy where the two ends live on different ranks.
-    own_head = (not model.tie_word_embeddings) | (layouts.pp[:, None] > 1)
+    vocab_over = layouts.vocab_over[:, None].astype(np.float64)
+    own_head = (not model.tie_word_embeddings) | (layouts.pp[:, None] > vocab_over)
     last = (table * own_head * model.has_head) + model.final_norms * norm + model.extra_params
+    first, last = first / vocab_over, last / vocab_over
     ends = assignment.embedding * first + assignment.head * last
     dense = dense + ends
     one_layer = (one_dense + one_expert).max(axis=1)[:, None]

@@ -18,6 +18,7 @@ from planner.order import build_order
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.simulator import Simulation, StageTimes, simulate
+from planner.vocabulary import vocabulary_times
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,10 @@ def stage_times(layers: PricedLayers, placement: Placement, problem: Problem, se
     backward = costs.backward_s[row].sum(axis=-1)
     extra = costs.recompute_s[row] + costs.offload_s[row]
 
-    forward_s = _with_ends(per_kind, layers.forward[0])
-    weight_s = _with_ends(per_kind, layers.weight_grad[0])
-    backward_s = _with_ends(per_kind, backward)
+    ends = not placement.layout.vocab_parallel
+    forward_s, weight_s, backward_s = (
+        _with_ends(per_kind, column, ends) for column in (layers.forward[0], layers.weight_grad[0], backward)
+    )
     recompute_s = np.einsum("skp,kp->s", counts, extra[:kinds])
     homes = np.array(placement.stages.stage_to_rank)
     crosses = homes[: len(counts)][1:] != homes[: len(counts)][:-1]
@@ -156,6 +158,7 @@ def stage_times(layers: PricedLayers, placement: Placement, problem: Problem, se
         weight_grad_s=np.tile(weight_s, copies),
         recompute_s=np.tile(recompute_s, copies),
         edge_s=float(layers.edge_s[0]) if sends else 0.0,
+        vocab=None if ends else vocabulary_times(layers, sends),
     )
 
 
@@ -176,7 +179,7 @@ def kept_by_stage(layers: PricedLayers, placement: Placement, problem: Problem) 
     kinds, costs, row = problem.num_kinds, layers.costs, layers.index[0]
     saved, host, pending = (getattr(costs, name)[row] for name in ("saved_bytes", "host_bytes", "pending_bytes"))
     activations = np.einsum("skp,kp->s", counts, saved[:kinds])
-    activations[0] += saved[kinds, 0]
+    activations[: layers.layouts.vocab_over[0]] += saved[kinds, 0]
     waiting = np.einsum("skp,kp->s", counts, pending[:kinds])
     waiting[-1] += pending[kinds + 1, 0]
     logits = np.zeros(len(counts))
@@ -194,15 +197,15 @@ def kept_bytes(layers: PricedLayers, placement: Placement, problem: Problem, sch
     return KeptBytes(
         activations=peak("alive", one.activations),
         pending=peak("waiting", one.pending),
-        logits=peak("unreached", one.logits),
+        logits=kept.peak_logits(np.tile(one.logits, schedule.copies))[None],
         host=peak("alive", one.host),
     )
 
 
-def _with_ends(per_kind: Column, column: Column) -> Column:
-    """[stages] of one copy: layers times [K + 2], the embedding on the first stage and the head on the last."""
+def _with_ends(per_kind: Column, column: Column, ends: bool) -> Column:
+    """[stages] of one copy: layers times [K + 2], with ``ends`` the embedding on the first, the head on the last."""
     kinds = per_kind.shape[1]
     total = np.asarray(per_kind @ column[:kinds])
-    total[0] += column[kinds]
-    total[-1] += column[kinds + 1]
+    total[0] += column[kinds] * ends
+    total[-1] += column[kinds + 1] * ends
     return total

@@ -16,12 +16,16 @@ from costmodel.schema.schedule import PassKind, Schedule
 Steps = NDArray[np.int64]
 
 _CHANGES = {
-    PassKind.FORWARD: (1, 0, 1),
-    PassKind.BACKWARD: (-1, 0, -1),
-    PassKind.INPUT_GRAD: (0, 1, -1),
-    PassKind.WEIGHT_GRAD: (-1, -1, 0),
+    PassKind.FORWARD: (1, 0, 1, 0),
+    PassKind.BACKWARD: (-1, 0, -1, 0),
+    PassKind.INPUT_GRAD: (0, 1, -1, 0),
+    PassKind.WEIGHT_GRAD: (-1, -1, 0, 0),
+    PassKind.VOCAB_FORWARD: (0, 0, 0, 1),
+    PassKind.VOCAB_BACKWARD: (0, 0, 0, -1),
+    PassKind.VOCAB_WEIGHT_GRAD: (0, 0, 0, -1),
 }
-"""Kind -> what it adds to (alive, waiting, unreached): from F to B or W, from I to W, from F to B or I."""
+"""Kind -> what it adds to (alive, waiting, unreached, logits): from F to B or W, from I to W, from F to B or I, and of
+a split vocabulary from VOCAB_F to VOCAB_B or VOCAB_W."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +33,7 @@ class KeptCounts:
     """Micro-batches of each stage that its rank keeps, pass by pass.
 
     ``stage``: per rank the stage of every pass in its order, pairs taken apart, F first. ``alive``, ``waiting``,
-    ``unreached``: per rank what each changes.
+    ``unreached``, ``logits``: per rank what each changes.
     """
 
     num_stages: int
@@ -37,6 +41,7 @@ class KeptCounts:
     alive: tuple[Steps, ...]
     waiting: tuple[Steps, ...]
     unreached: tuple[Steps, ...]
+    logits: tuple[Steps, ...]
 
     def peak(self, what: str, weights: Column) -> Column:
         """[ranks] the most of ``what`` that a rank ever keeps, a micro-batch of stage s counting ``weights[s]``."""
@@ -47,6 +52,13 @@ class KeptCounts:
             for stage, change in zip(self.stage, changes, strict=True)
         ]
         return np.array(peaks)
+
+    def peak_logits(self, weights: Column) -> Column:
+        """[ranks] the most logits that a rank ever keeps, where one micro-batch's count ``weights[s]`` on the last
+        stage s and nothing on others; of a split vocabulary every rank's part counts as much."""
+        if not any(change.any() for change in self.logits):
+            return self.peak("unreached", weights)
+        return self.peak("logits", np.full(self.num_stages, weights.max()))
 
 
 def count_kept(schedule: Schedule) -> KeptCounts:
@@ -74,9 +86,9 @@ def _count(same: _Same) -> KeptCounts:
     for order in schedule.orders:
         parts = [part for step in order for part in step.work if part.kind in _CHANGES]
         stages.append(np.array([part.stage for part in parts], np.int64))
-        changes.append(np.array([_CHANGES[part.kind] for part in parts], np.int64).reshape(-1, 3).T)
-    alive, waiting, unreached = (tuple(change[row] for change in changes) for row in range(3))
-    return KeptCounts(schedule.num_stages, tuple(stages), alive, waiting, unreached)
+        changes.append(np.array([_CHANGES[part.kind] for part in parts], np.int64).reshape(-1, 4).T)
+    alive, waiting, unreached, logits = (tuple(change[row] for change in changes) for row in range(4))
+    return KeptCounts(schedule.num_stages, tuple(stages), alive, waiting, unreached, logits)
 
 
 def count_kept_microbatches(schedule: Schedule, lengths: tuple[int, ...] = ()) -> KeptMicrobatches:
@@ -96,7 +108,7 @@ def _count_microbatches(same: _Same, lengths: tuple[int, ...]) -> KeptMicrobatch
     return KeptMicrobatches(
         in_flight=kept.peak("alive", each)[None],
         waiting=kept.peak("waiting", each)[None],
-        unreached=kept.peak("unreached", last)[None],
+        unreached=kept.peak_logits(last)[None],
     )
 
 

@@ -55,12 +55,12 @@ def group_of_ranks(cluster: ClusterSpec, layout: Layout) -> tuple[int, ...]:
 
 
 def can_mix(schedule: str) -> bool:
-    """Whether a schedule is planned over unlike groups: one stage a rank, one copy, and an order that does not follow
-    the times of a mean rank, as there is none."""
+    """Whether a schedule is planned over unlike groups: one stage a rank, one copy, whole ends, and an order that does
+    not follow the times of a mean rank, as there is none."""
     from planner.schedules import SCHEDULES as KINDS
 
     form = SCHEDULES[schedule]
-    return form.copies == 1 and bool(form.allows(4, 8, 1)) and not KINDS[schedule].heeds_times
+    return form.copies == 1 and form.barriers == 0 and bool(form.allows(4, 8, 1)) and not KINDS[schedule].heeds_times
 
 
 def check_mixed(cluster: ClusterSpec, layout: Layout, schedule: str) -> None:

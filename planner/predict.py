@@ -5,6 +5,7 @@ from __future__ import annotations
 from time import perf_counter
 
 from costmodel.layouts import POLICIES, even_split
+from costmodel.schedules import SCHEDULES
 from costmodel.schema.errors import Infeasible, InvalidSpec
 from costmodel.schema.layout import Layout
 from costmodel.schema.plan import Certificate, Plan
@@ -14,7 +15,7 @@ from planner.mixed import check_mixed
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.space import can_interleave, divisors, head_limits
+from planner.search.space import can_interleave, can_split_vocabulary, divisors, head_limits
 from planner.spread import with_spread
 
 
@@ -76,8 +77,33 @@ def check_layout(request: Request, layout: Layout, schedule: str, recompute: str
         raise InvalidSpec(f"zero_stage {layout.zero_stage}: the runtime {runtime.name} has {stages}")
     if layout.sequence_parallel and layout.tp > 1 and runtime.sequence_parallel == "never":
         raise InvalidSpec(f"sequence_parallel true: the runtime {runtime.name} never does it", "--no-sequence-parallel")
+    _check_vocabulary(request, layout, schedule)
     _check_splits(request, layout)
     check_mixed(request.cluster, layout, schedule)
+
+
+def _check_vocabulary(request: Request, layout: Layout, schedule: str) -> None:
+    """The schedule says whether the vocabulary is split; the runtime and the model must be able to."""
+    splits = SCHEDULES[schedule].barriers > 0
+    if splits != layout.vocab_parallel:
+        raise InvalidSpec(
+            f"vocab_parallel {str(layout.vocab_parallel).lower()}: schedule {schedule!r} "
+            + ("splits the vocabulary over pipeline ranks" if splits else "has both ends of the model whole"),
+            "take 1f1b-vocab-1 or 1f1b-vocab-2 to split it, any other schedule not to",
+        )
+    runtime = request.runtime
+    rules = runtime.vocab_parallel
+    if splits and (rules is None or not can_split_vocabulary(request, layout.pp, layout.tp)):
+        raise InvalidSpec(
+            f"schedule {schedule!r}: {runtime.name} does not split the vocabulary of {request.model.name} over"
+            f" pp = {layout.pp} beside tp = {layout.tp}",
+            "it takes an embedding and a head of their own, a row on each rank, and tp = 1",
+        )
+    if splits and rules is not None and layout.zero_stage not in rules.zero_stages:
+        stages = ", ".join(map(str, rules.zero_stages))
+        raise InvalidSpec(
+            f"zero_stage {layout.zero_stage}: with schedule {schedule!r} the runtime {runtime.name} has {stages}"
+        )
 
 
 def _check_splits(request: Request, layout: Layout) -> None:

@@ -49,7 +49,8 @@ def predict(evaluated: Evaluated, assumptions: tuple[str, ...] = ()) -> Predicti
 def estimate_breakdown(evaluated: Evaluated) -> dict[str, float]:
     """``<term>_exposed_s`` and ``<term>_total_s`` on the busiest pipeline rank, over the whole step.
 
-    bubble: what that rank waits for the pipeline with instant sends; pp: what sends add to that;
+    bubble: what that rank waits for the pipeline with instant sends; pp: what sends, and the collectives of a split
+    vocabulary, add to that;
     shared_cores: what ranks on one host take from each other; jitter: waiting for the slowest device.
     """
     priced, times = evaluated.priced, evaluated.times
@@ -77,6 +78,8 @@ def estimate_breakdown(evaluated: Evaluated) -> dict[str, float]:
     instant = simulate(evaluated.schedule, evaluated.without_sends()).makespan_s
     terms["bubble"] = (max(instant - busy, 0.0), max(instant - busy, 0.0))
     crossings = sum(_sends(evaluated, rank)) * float(layers.send_s[0])
+    if evaluated.placement.layout.vocab_parallel:
+        crossings += m * float(layers.vocabulary.total_s[0])
     terms["pp"] = (alone - instant, max(crossings, alone - instant))
     extras, last = priced.extras, evaluated.slowest_rank
     terms["dp"] = (float(extras.dp_exposed_s[0, last]), float(extras.dp_total_s[0, last]))
@@ -178,4 +181,6 @@ def _network(evaluated: Evaluated) -> dict[str, float]:
         crossed = share / max(float(share.sum()), 1e-30)
         received = estimate_received_level_bytes(layers)[0]
         total = total + sum(_sends(evaluated, rank)) * (message * crossed + received)
+    if layout.vocab_parallel:
+        total = total + microbatches * layers.vocabulary.sent_bytes[0]
     return {name: float(total[level]) for level, name in enumerate(network.names)}

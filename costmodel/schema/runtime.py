@@ -201,6 +201,21 @@ class MemoryRules(Spec):
         return 1.0 + self.fragmentation_excess
 
 
+class VocabularyRules(Spec):
+    """Embedding and output layer split by rows over the pipeline ranks.
+
+    ``beside_tensor``: beside tensor parallelism as well. ``tied``: one table for both ends as well.
+    ``zero_stages``: those that it goes with where data-parallel ranks share state.
+    ``logit_bytes``, ``loss_traffic_bytes``: as in KernelRules, of each logit of a rank's rows.
+    """
+
+    beside_tensor: bool
+    tied: bool
+    zero_stages: tuple[int, ...]
+    logit_bytes: NonNegativeFloat
+    loss_traffic_bytes: NonNegativeFloat
+
+
 class Runtime(Spec):
     """A framework at a version. ``spread``: standard deviation of log step time that its users should expect.
 
@@ -218,6 +233,7 @@ class Runtime(Spec):
     ``optimizer_formats``: in which the optimizer's moments can be kept.
     ``mixed_context_parallel``: groups of unlike context-parallel degree run side by side within one step.
     ``compiled_kernels``: the kernels under the framework's compiler (``--compile``); None where it has none.
+    ``vocab_parallel``: what vocabulary parallelism goes with, for schedules that have it; None: not with anything.
     """
 
     name: str
@@ -249,6 +265,7 @@ class Runtime(Spec):
     compiled_kernels: KernelRules | None = None
     overlap: OverlapRules
     memory: MemoryRules
+    vocab_parallel: VocabularyRules | None = None
     spread: NonNegativeFloat = 0.1
     source: str
     date: str

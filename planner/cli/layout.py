@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from typing import Any
 
+from costmodel.schedules import SCHEDULES as FORMS
 from costmodel.schema.errors import InvalidSpec, UnknownName
 from costmodel.schema.layout import Layout
 from costmodel.schema.runtime import Runtime
@@ -99,6 +100,7 @@ class GivenLayout:
             degrees["zero_stage"] = max(runtime.state.zero_stages)
         if "sequence_parallel" not in degrees and runtime.sequence_parallel == "never":
             degrees["sequence_parallel"] = degrees.get("tp", 1) == 1
+        degrees.setdefault("vocab_parallel", FORMS[self.schedule].barriers > 0)
         layout = Layout.load(degrees, "layout")
         per_microbatch = layout.dp * layout.micro_batch_size
         if global_batch_size % per_microbatch:

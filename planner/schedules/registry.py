@@ -96,9 +96,9 @@ _SPLIT = (
     _priced("zeropp", zeropp, "pp >= 2, vpp >= 1 and m >= 1", vpp=2),
 )
 
-_VOCABULARY = tuple(
-    ScheduleKind(name, generate, FORMS["zb-h1"].allows, _ONE_SPLIT_STAGE)
-    for name, generate in (("1f1b-vocab-1", one_f_one_b_vocab_1), ("1f1b-vocab-2", one_f_one_b_vocab_2))
+_VOCABULARY = (
+    _priced("1f1b-vocab-1", one_f_one_b_vocab_1, _ONE_SPLIT_STAGE),
+    _priced("1f1b-vocab-2", one_f_one_b_vocab_2, _ONE_SPLIT_STAGE),
 )
 
 SCHEDULES = {

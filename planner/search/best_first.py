@@ -42,6 +42,9 @@ NO_ROOM = 1e30
 MEMBERS = 64
 """Layouts of one family that are placed together, at most."""
 
+OF_SCHEDULE = ("schedule", "vpp", "vocab_parallel")
+"""Columns in which the schedules of one layout differ."""
+
 FIRST_LOOK = 400
 """Rows priced under uniform policies to find the first incumbents."""
 
@@ -223,7 +226,7 @@ def _other_schedules(run: Run, alive: NDArray[np.intp]) -> list[int]:
     uniform, layouts = run.outcome.uniform, run.layers.layouts
     assert uniform is not None
     good = uniform.rows[uniform.fits][np.argsort(uniform.step_time_s[uniform.fits], kind="stable")][:DEGREES]
-    columns = [field.name for field in fields(Layouts) if field.name not in ("schedule", "vpp")]
+    columns = [field.name for field in fields(Layouts) if field.name not in OF_SCHEDULE]
     keys = np.stack([getattr(layouts, name) for name in columns], axis=1)
     alike = alive[(keys[alive][:, None, :] == keys[good][None, :, :]).all(axis=2).any(axis=1)]
     rows = alike[~np.isin(alike, [*run.done, *uniform.rows])]

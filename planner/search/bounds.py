@@ -14,6 +14,7 @@ from costmodel.dataparallel import estimate_step_extras
 from costmodel.layouts import POLICIES, Assignment, Column, IntColumn, Layouts
 from costmodel.memory import estimate_claim_bytes, estimate_communicator_bytes
 from costmodel.pipeline import (
+    count_barriers,
     count_copies,
     count_crossings,
     estimate_in_flight,
@@ -111,15 +112,18 @@ def estimate_time_floor_s(
     the mean rank takes, over chunks of the least size; with two copies a rank is reached from the nearer end.
     A rank's first gradient comes back after all forwards of a micro-batch and the gradients of later stages, when it
     has done no more forwards than it may keep alive: T >= F + I after it + m·w_r - alive·F_r, of the mean rank again.
+    Parts of a split vocabulary lie on none of these ways: ``split_ends_s`` adds them.
     Then what data parallelism cannot hide and the update, of the mean rank, and the slowest device's jitter.
     """
     layouts = layers.layouts
     m, p, v = (column.astype(np.float64) for column in (layouts.num_microbatches, layouts.pp, layouts.vpp))
     number = np.bincount(kinds, minlength=num_kinds).astype(np.float64)
     backward = layers.backward[:, :, list(policies)].min(axis=2)
-    weights = np.concatenate([number, [1.0, 1.0]])
     backward[:, num_kinds:] = layers.backward[:, num_kinds:, 0]
-    forward_s, backward_s = layers.forward @ weights, backward @ weights
+    part_s, between_s = split_ends_s(layers, num_kinds)
+    ends = (count_barriers(layouts) == 0)[:, None]
+    forward_s = layers.forward[:, :num_kinds] @ number + (ends * layers.forward[:, num_kinds:]).sum(axis=1)
+    backward_s = backward[:, :num_kinds] @ number + (ends * backward[:, num_kinds:]).sum(axis=1)
     # Every boundary between ranks is crossed by an activation and by its gradient.
     work = forward_s + backward_s + 2.0 * count_crossings(layouts) * layers.busy_s
     both = layers.forward + backward
@@ -137,23 +141,37 @@ def estimate_time_floor_s(
     copies = count_copies(layouts)
     before = np.where(copies > 1.0, 0.5 * p - 1.0, p - 1.0) / 2.0
     given = m * work / p + before * smallest * per_layer
-    pipeline = np.where((v > 1.0) | (copies > 1.0), given, np.maximum(filled, m * work / p))
+    plain = np.maximum(filled + m * between_s, m * (work / p + part_s))
+    pipeline = np.where((v > 1.0) | (copies > 1.0), given, plain)
     lightest = (backward - layers.weight_grad * splits_backward(layouts)[:, None])[:, :num_kinds]
     ahead = np.minimum(most_in_flight(layouts) * copies, m)
     trip = forward_s + before * np.maximum(smallest * lightest.min(axis=1), 0.0)
     round_trip = trip + count_crossings(layouts) * layers.edge_s + m * work / p - ahead * forward_s / p
     pipeline = np.maximum(pipeline, np.where(p > 1.0, round_trip, 0.0))
     if layers.setting.shared_cores is not None:
-        pipeline = np.maximum(pipeline, m * work * layouts.world_size / p / layers.setting.shared_cores)
+        everywhere = m * (work + p * part_s) * layouts.world_size / p
+        pipeline = np.maximum(pipeline, everywhere / layers.setting.shared_cores)
     after = extras_floor_s(layers, kinds, num_kinds, policies) if after_s is None else after_s
     return np.asarray((pipeline + after * layers.contention) * (1.0 + layers.jitter))
 
 
+def split_ends_s(layers: PricedLayers, num_kinds: int) -> tuple[Column, Column]:
+    """[n] seconds of each micro-batch in every rank's part of a split vocabulary: all of them, and those that lie
+    between the rank's first forward and its last backward, the output layer's - with one barrier less the weight
+    gradient, which may follow. 0 where the ends are whole.
+    """
+    barriers = count_barriers(layers.layouts)
+    ends = layers.forward[:, num_kinds:] + layers.backward[:, num_kinds:, 0]
+    between = ends[:, 1] - np.where(barriers == 1, layers.weight_grad[:, num_kinds + 1], 0.0)
+    return np.where(barriers > 0, ends.sum(axis=1), 0.0), np.where(barriers > 0, between, 0.0)
+
+
 def ends_in_layers(layers: PricedLayers, num_kinds: int) -> IntColumn:
-    """[n, 2] what embedding and head weigh, in lightest layers, rounded."""
+    """[n, 2] what embedding and head weigh, in lightest layers, rounded; nothing where every rank has its part."""
     work = layers.forward + layers.backward[:, :, 0]
     lightest = np.maximum(work[:, :num_kinds].min(axis=1), 1e-30)
     weight = np.minimum(work[:, num_kinds:] / lightest[:, None], MAX_SHIFT)
+    weight = weight * (count_barriers(layers.layouts) == 0)[:, None]
     return np.asarray(np.rint(weight).astype(np.int64))
 
 

@@ -1,4 +1,5 @@
-"""Place a layout whose ranks hold several stages: the split is given, so only mixes of policies are left to choose."""
+"""Place a layout whose ranks hold several stages, or share the vocabulary: the split of layers is given, so only mixes
+of policies are left to choose."""
 
 from __future__ import annotations
 
@@ -31,9 +32,9 @@ ROUNDING = 1.0 + 1e-9
 
 
 def is_given(layouts: Layouts) -> bool:
-    """Whether the rows' split is given: a rank holds more than one stage, or there is one rank."""
-    schedule, pp, vpp = layouts.schedule_name(0), int(layouts.pp[0]), int(layouts.vpp[0])
-    return pp == 1 or vpp > 1 or SCHEDULES[schedule].copies > 1
+    """Whether the rows' split is given: a rank holds more than one stage, there is one rank, or none holds an end."""
+    form, pp, vpp = SCHEDULES[layouts.schedule_name(0)], int(layouts.pp[0]), int(layouts.vpp[0])
+    return pp == 1 or vpp > 1 or form.copies > 1 or form.barriers > 0
 
 
 @lru_cache(maxsize=4096)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from costmodel.layouts import POLICIES, Column
 from costmodel.memory import KeptMicrobatches
-from costmodel.pipeline import count_copies
+from costmodel.pipeline import count_barriers, count_copies
 from costmodel.price import PricedLayers
 
 MAX_COMPOSITIONS = 20_000
@@ -74,6 +74,7 @@ class MixChooser:
         self.fronts: dict[tuple[int, int, float, float, tuple[int, ...]], _Front | None] = {}
         self.useful: dict[tuple[int, float, float, tuple[int, ...]], tuple[int, ...]] = {}
         self.found: dict[tuple[Slot, float], list[tuple[Room, float, float, Column]]] = {}
+        self.logits_stay = bool(count_barriers(layers.layouts)[0])
         copies = float(count_copies(layers.layouts)[0])
         self.in_flight = (kept.in_flight[0] / copies).tolist()
         self.waiting = (kept.waiting[0] / copies).tolist()
@@ -167,6 +168,8 @@ class MixChooser:
 
     def _held(self, level: float, logit_bytes: float) -> float:
         """Bytes that only live while a layer runs, beside the logits."""
+        if self.logits_stay:
+            return level + logit_bytes
         return max(level, logit_bytes) + float(self.held_apart) * min(level, logit_bytes)
 
     def _on_host(self, slot: Slot, mix: Column) -> float:

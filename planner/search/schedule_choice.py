@@ -11,7 +11,7 @@ from costmodel.layouts import Layouts
 from costmodel.schedules import SCHEDULES
 from planner.evaluate import Evaluated
 from planner.prediction import estimate_breakdown
-from planner.search.best_first import Outcome, price_uniform
+from planner.search.best_first import OF_SCHEDULE, Outcome, price_uniform
 
 TRIES = 3
 """Other schedules placed for the comparison, at most."""
@@ -55,8 +55,10 @@ def say_against(best: Evaluated, other: Evaluated) -> str:
 
 def named(evaluated: Evaluated) -> str:
     """``interleaved-1f1b with 2 stages a rank``."""
-    vpp = evaluated.placement.layout.vpp
-    return evaluated.schedule.name + (f" with {vpp} stages a rank" if vpp > 1 else "")
+    layout = evaluated.placement.layout
+    if layout.vocab_parallel:
+        return f"{evaluated.schedule.name} (the vocabulary split over {layout.pp} ranks)"
+    return evaluated.schedule.name + (f" with {layout.vpp} stages a rank" if layout.vpp > 1 else "")
 
 
 def _bubble(evaluated: Evaluated) -> float:
@@ -91,7 +93,7 @@ def _same_degrees(layouts: Layouts, best: Evaluated) -> NDArray[np.intp]:
     own = Layouts.from_rows([(best.placement.layout, best.placement.schedule)])
     keep = np.ones(len(layouts), bool)
     for field in fields(Layouts):
-        if field.name not in ("vpp", "schedule"):
+        if field.name not in OF_SCHEDULE:
             keep &= getattr(layouts, field.name) == getattr(own, field.name)[0]
     names = [name for name in SCHEDULES if name != best.placement.schedule]
     codes = [list(SCHEDULES).index(name) for name in names]

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from costmodel.layouts import OPTIMIZER_FORMATS, SCHEDULE_CODES, Column, IntColumn, Layouts
 from costmodel.pipeline import schedule_is_legal
+from costmodel.schedules import SCHEDULES
 from costmodel.schema.model import AttentionBlock, LinearAttentionBlock, Mamba2Block, MLABlock, MoEBlock
 from costmodel.schema.runtime import Runtime
 from planner.constraints.rows import admits, admitted_rows, constrained_keys, named_values
@@ -77,6 +78,7 @@ def enumerate_layouts(request: Request) -> Layouts:
     table = _keep(table, _admitted(request, "dp_replicate", table["dp_replicate"]))
     table = _cross_micro_batches(request, table)
     table = _cross_schedules(request, table)
+    table = _split_vocabulary(request, table)
     table = _cross(table, "zero_stage", _zero_stages(request), _zero_legal(request))
     table = _cross(table, "sequence_parallel", *_sequence_parallel(request))
     table = _cross(table, "order", (0, 1), _order_legal(request))
@@ -211,6 +213,23 @@ def _cross_schedules(request: Request, table: Table) -> Table:
     return _cross(table, "vpp", _allowed(request, "vpp", vpps), legal)
 
 
+def _split_vocabulary(request: Request, table: Table) -> Table:
+    """Whether the row's schedule splits the vocabulary, where the runtime and the model can."""
+    splits = np.array([form.barriers > 0 for form in SCHEDULES.values()])[table["schedule"]]
+    table = table | {"vocab_parallel": splits.astype(np.int64)}
+    can = can_split_vocabulary(request, table["pp"], table["tp"])
+    return _keep(table, (~splits | can) & _admitted(request, "vocab_parallel", table["vocab_parallel"]))
+
+
+def can_split_vocabulary(request: Request, pp: Any, tp: Any) -> Any:
+    """Whether the runtime splits the model's vocabulary over ``pp`` ranks beside ``tp``, each with a row at least."""
+    rules, model = request.runtime.vocab_parallel, request.model
+    if rules is None or (model.tie_word_embeddings and not rules.tied) or not model.has_head:
+        return (pp < 0) & (tp < 0)
+    rows = -(-model.vocab_size // pp)
+    return (rows * (pp - 1) < model.vocab_size) & (rules.beside_tensor | (tp == 1))
+
+
 def can_interleave(runtime: Runtime, schedule: Any, pp: Any, num_microbatches: Any) -> Any:
     """Whether the runtime's interleaved 1F1B takes so many micro-batches; ``schedule``: a name, or codes."""
     interleaved = "interleaved-1f1b" if isinstance(schedule, str) else SCHEDULE_CODES.index("interleaved-1f1b")
@@ -222,12 +241,14 @@ def _zero_stages(request: Request) -> list[int]:
 
 
 def _zero_legal(request: Request) -> Callable[[Table], NDArray[np.bool_]]:
-    over_cp = request.runtime.state.shards_over_cp
+    over_cp, rules = request.runtime.state.shards_over_cp, request.runtime.vocab_parallel
 
     def legal(t: Table) -> NDArray[np.bool_]:
         cp = t["cp_ring"] * t["cp_ulysses"] if over_cp else np.ones_like(t["tp"])
+        beside_parts = (t["vocab_parallel"] == 0) | np.isin(t["zero_stage"], () if rules is None else rules.zero_stages)
         # Plain data parallelism is dp_shard = 1; sharding needs somebody to share with.
-        return np.where(t["zero_stage"] == 0, t["dp_shard"] == 1, t["dp_shard"] * cp > 1)
+        shared = np.where(t["zero_stage"] == 0, t["dp_shard"] == 1, t["dp_shard"] * cp > 1)
+        return np.asarray(beside_parts & shared)
 
     return legal
 

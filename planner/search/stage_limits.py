@@ -26,7 +26,7 @@ from costmodel.price import PricedLayers
 from costmodel.schedules import Stages, stages_of
 from costmodel.state import estimate_local_params, estimate_state_bytes
 from planner.problem import Problem
-from planner.search.bounds import MAX_SHIFT, ends_in_layers, placeable_worth
+from planner.search.bounds import MAX_SHIFT, ends_in_layers, placeable_worth, split_ends_s
 from planner.search.chunks import given_splits, is_given
 
 MAIN_SHARE = 0.1
@@ -64,8 +64,9 @@ class StageLimits:
         ends = layers.forward[:, kinds:] + layers.backward[:, kinds:, 0]
         end_share = (layers.forward[:, kinds:] / np.maximum(ends, 1e-30)).max(axis=1)
         self.share = np.maximum((forward / least).max(axis=1), end_share)[:, None]
-        self.ends_s = np.zeros((len(layouts), pp))
-        self.ends_s += (self.stages.embedding * ends[:, :1] + self.stages.head * ends[:, 1:]) / copies
+        self.ends_s = np.zeros((len(layouts), pp)) + split_ends_s(layers, kinds)[1][:, None]
+        if int(layouts.vocab_over[0]) == 1:
+            self.ends_s += (self.stages.embedding * ends[:, :1] + self.stages.head * ends[:, 1:]) / copies
         sends = np.add(*count_sends(layouts, np.arange(pp)[None, :]))
         self.ends_s += sends * layers.busy_s[:, None]
         self.sent_s = vpp * layers.busy_s[:, None]

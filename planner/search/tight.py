@@ -67,7 +67,7 @@ def _can_reach_on_average(
     layer_s = layers.forward[:, :kinds, None] + layers.backward[:, :kinds][:, :, chosen]
     least = layer_s.min(axis=2)
     ends_s = layers.forward[:, kinds:].sum(axis=1) + layers.backward[:, kinds:, 0].sum(axis=1)
-    ends_s = ends_s + 2.0 * count_crossings(layouts) * layers.busy_s
+    ends_s = ends_s * layouts.vocab_over + 2.0 * count_crossings(layouts) * layers.busy_s
     makespan = best_s / (1.0 + layers.jitter) - after_s * layers.contention
     time_s = makespan / layouts.num_microbatches - ends_s / ranks
     room = budget_bytes - mean_state_bytes(layers, problem.kinds, kinds, policies)

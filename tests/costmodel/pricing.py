@@ -27,7 +27,7 @@ def make_problem(model: str, gpus: int, **options: Any) -> Problem:
 
 def one_split(seq_len: int = 2048, **degrees: float) -> Split:
     """One row of degrees, 1 where none is given; sequence parallel unless told."""
-    names = ("tp", "cp_ring", "cp_ulysses", "ep", "etp", "micro_batch_size", "sequence_parallel")
+    names = ("tp", "cp_ring", "cp_ulysses", "ep", "etp", "micro_batch_size", "sequence_parallel", "vocab_over")
     assert set(degrees) <= set(names), degrees
     return Split(**{name: np.array([float(degrees.get(name, 1.0))]) for name in names}, seq_len=float(seq_len))
 

@@ -25,7 +25,7 @@ from costmodel.pipeline import (
 from costmodel.schedules import SCHEDULES, resembling, stages_of
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import Layout
-from costmodel.schema.schedule import PassKind, Schedule
+from costmodel.schema.schedule import VOCAB_KINDS, PassKind, Schedule
 from planner.kept import count_kept_microbatches
 from planner.schedules import SCHEDULES as GENERATED
 from planner.schedules import PassTimes, build_schedule
@@ -35,7 +35,7 @@ TIMES = st.one_of(
     st.sampled_from((PassTimes(), PassTimes(0.34, 0.36, 0.3, 0.01), PassTimes(0.3, 0.5, 0.2))),
     st.builds(PassTimes, SHARES, SHARES, SHARES, st.integers(0, 25).map(lambda share: share / 50)),
 )
-EXACT = ("gpipe", "1f1b", "breadth-first", "interleaved-1f1b", "hanayo")
+EXACT = ("gpipe", "1f1b", "breadth-first", "interleaved-1f1b", "hanayo", "1f1b-vocab-1", "1f1b-vocab-2")
 
 
 def row(name: str, pp: int, m: int, vpp: int) -> Layouts:
@@ -91,6 +91,8 @@ def test_stages_and_sends_are_those_of_the_order(name: str, data: st.DataObject)
     assert sum(sent.values()) == 2 * m * count_crossings(layouts)[0]
     firsts = {schedule.stage_to_rank[stage] for stage in range(schedule.num_stages) if schedule.is_first(stage)}
     lasts = {schedule.stage_to_rank[stage] for stage in range(schedule.num_stages) if schedule.is_last(stage)}
+    if VOCAB_KINDS & schedule.kinds:
+        firsts = lasts = set(range(pp))
     assert (set(np.flatnonzero(stages.embedding)), set(np.flatnonzero(stages.head))) == (firsts, lasts)
     if schedule.splits_backward:
         assert splits_backward(layouts)[0]

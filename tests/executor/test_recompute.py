@@ -164,7 +164,8 @@ def test_what_waits_for_the_weight_gradient_is_what_the_cost_model_charges() -> 
     request = build_request("tiny", 1, gpu="cpu", calibration="none")
     seq_len = request.workload.seq_len
     problem = Problem.from_request(request)
-    degrees = {name: np.ones(1) for name in ("tp", "cp_ring", "cp_ulysses", "ep", "etp", "sequence_parallel")}
+    names = ("tp", "cp_ring", "cp_ulysses", "ep", "etp", "sequence_parallel", "vocab_over")
+    degrees = {name: np.ones(1) for name in names}
     split = Split(**degrees, micro_batch_size=np.full(1, 4.0), seq_len=float(seq_len))
     charged = estimate_layer_costs(problem.setting, problem.network, split).pending_bytes[0, 0]
     plain_saved, plain_on_top = _waiting_bytes("none", request.model, seq_len)

@@ -12,13 +12,20 @@ from plans import build_plan, small_model
 from test_parity import assert_parity
 from worker_pool import WorkerPool
 
+from costmodel.catalog.clusters import default_cluster
+from costmodel.catalog.devices import load_device
+from costmodel.catalog.runtimes import load_runtime
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import Layout
 from costmodel.schema.schedule import Pass, PassKind, Schedule
+from costmodel.schema.workload import Workload
 from executor import apply_plan
 from executor.capabilities import reasons_not_runnable
 from executor.model import Llama
+from planner.cli.files import plan_from
+from planner.request import Request
 from planner.schedules import build_schedule
+from planner.search import find_plan
 
 FORMS = ("1f1b-vocab-1", "1f1b-vocab-2")
 
@@ -92,6 +99,24 @@ def test_what_the_split_vocabulary_does_not_go_with(
     )
     (given,) = reasons_not_runnable(plan)
     assert given.startswith(reason)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_a_searched_plan_runs_as_it_was_written(name: str, workers: Callable[[int], WorkerPool]) -> None:
+    """Through its JSON, stages and recomputation as the search placed them."""
+    device = load_device("cpu")
+    request = Request(
+        model=small_model(6, vocab_size=512),
+        device=device,
+        cluster=default_cluster(device, 2),
+        workload=Workload(seq_len=8, global_batch_size=8, precision="fp32", param_dtype="fp32", master_dtype="none"),
+        runtime=load_runtime("torch"),
+        fixed={"vocab_parallel": True, "schedule": name},
+    )
+    plan = plan_from(find_plan(request).model_dump(mode="json"), "the plan")
+    assert (plan.pipeline.schedule, plan.layout.pp) == (name, 2)
+    assert list(reasons_not_runnable(plan)) == []
+    assert_parity(plan, workers(2))
 
 
 def test_one_end_alone_is_not_split() -> None:

@@ -215,6 +215,7 @@ def test_sentences_name_no_python(plan: Any, plan_file: Any) -> None:
         (("--fix", "recompute=full", "--forbid", "full"), ("recompute=full", "--forbid full")),
         (("--fix", "zero_stage=3", "--forbid", "zero3"), ("zero_stage=3", "--forbid zero3")),
         (("--fix", "sequence_parallel=true", "--forbid", "sequence-parallel"), ("--forbid sequence_parallel",)),
+        (("--fix", "vocab_parallel=true", "--forbid", "vocab-parallel"), ("--forbid vocab_parallel",)),
         (("--fix", "schedule=gpipe", "--forbid", "gpipe"), ("schedule=gpipe", "--forbid gpipe")),
         (("--fix", "schedule=gpipe", "--schedule", "1f1b"), ("schedule=gpipe", "--schedule 1f1b")),
         (("--fix", "schedule=zb-v,vpp=3"), ("--fix vpp=3", "'zb-v' needs pp >= 2, vpp = 2")),
