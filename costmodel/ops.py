@@ -172,6 +172,8 @@ class Transfer:
     ``beside_gradients``: the backward's may run beside the gradients' products of the block that it enters.
     ``copies``: to how many members each item of an all-to-all goes, where they share one crossing between nodes;
     ``groups``: (all, chosen): those members all lie in so many of so many equal groups of members.
+    ``both_ways``: a pass's collectives go in opposite directions: at once where every peer has a link of its own (a
+    mesh), one after the other behind a device's one port.
     """
 
     axis: Literal["tp", "cp_ring", "cp_ulysses", "ep", "etp"]
@@ -180,6 +182,7 @@ class Transfer:
     copies: float = 1.0
     groups: tuple[int, int] = (1, 1)
     beside_gradients: bool = False
+    both_ways: bool = False
     modules: Modules = ()
 
 

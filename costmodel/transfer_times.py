@@ -26,13 +26,14 @@ def price_transfer(transfer: Transfer, setting: Setting, network: Network, split
     launch_s = setting.device.kernel_launch_s
 
     def seconds(collectives: tuple[tuple[Collective, Column], ...]) -> Column:
-        total = np.zeros_like(size)
+        total = longest = np.zeros_like(size)
         for kind, num_bytes in collectives:
             one = estimate_collective_s(
                 network, kind, num_bytes, size, stride, launch_s, transfer.copies, transfer.groups
             )
-            total += np.where(num_bytes > 0, one, 0.0)
-        return total
+            one = np.where(num_bytes > 0, one, 0.0)
+            total, longest = total + one, np.maximum(longest, one)
+        return np.where(network.place(size, stride).on_mesh, longest, total) if transfer.both_ways else total
 
     return seconds(transfer.forward), seconds(transfer.backward)
 
@@ -66,10 +67,14 @@ def _cover(
     What a dispatcher sends, between the shards of an expert as well, blocks unless the layer is paired with the
     opposite pass of a second micro-batch, behind whose compute it hides.
     What the backward of a column-parallel product sends can hide whole behind its gradients' products.
+    Where a block reads the residual of two blocks before, whatever its predecessor sends travels beside all of it.
+    Source: Zhang et al. 2025 (Ladder Residual).
     """
     overlap = setting.overlap
     if transfer.axis == "cp_ring":
         return overlap.context, compute["attention"]
+    if transfer.axis == "tp" and overlap.ladder:
+        return overlap.ladder, compute["gemm"] + compute["attention"] + compute["elementwise"]
     if transfer.axis == "tp":
         chunked = np.where(split.sequence_parallel > 0, overlap.tensor, 0.0)
         beside = overlap.tensor_backward if backward and transfer.beside_gradients else 0.0

@@ -9,6 +9,7 @@ from planner.evaluate import Evaluated, evaluate
 from planner.placement import Placement
 from planner.prediction import predict
 from planner.problem import Problem
+from planner.tensors import place_tensors
 
 
 def build_plan(
@@ -59,6 +60,7 @@ def build_plan(
             copies=schedule.copies,
         ),
         layers=layers,
+        tensors=place_tensors(setting, placement.layout),
         prediction=predict(evaluated, assumptions),
         certificate=certificate,
         alternatives=alternatives,

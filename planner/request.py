@@ -87,6 +87,8 @@ def build_request(
     precision: str | None = None,
     optimizer: str | None = None,
     grad_reduce_dtype: str | None = None,
+    moe_imbalance: float | None = None,
+    moe_capacity_factor: float | None = None,
     compile: bool = False,
     runtime: str | None = None,
     fix: Iterable[str] = (),
@@ -131,6 +133,8 @@ def build_request(
         precision=precision,
         optimizer=optimizer,
         grad_reduce_dtype=grad_reduce_dtype,
+        moe_imbalance=moe_imbalance,
+        moe_capacity_factor=moe_capacity_factor,
         assumptions=assumptions,
         others=others,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from costmodel.schema.cluster import DeviceSpec
 from costmodel.schema.errors import InvalidSpec, UnknownName
-from costmodel.schema.model import ModelSpec
+from costmodel.schema.model import ModelSpec, MoEBlock
 from costmodel.schema.workload import Workload
 
 DEFAULT_SEQ_LEN = 8192
@@ -33,6 +33,8 @@ def build_workload(
     precision: str | None = None,
     optimizer: str | None = None,
     grad_reduce_dtype: str | None = None,
+    moe_imbalance: float | None = None,
+    moe_capacity_factor: float | None = None,
     assumptions: list[str],
     others: Sequence[DeviceSpec] = (),
 ) -> Workload:
@@ -74,6 +76,7 @@ def build_workload(
         grad_reduce_dtype = "fp32"
         assumptions.append("Gradients are summed across ranks in fp32 (--grad-reduce-dtype).")
     reduce_dtype = _one_of("dtype of --grad-reduce-dtype", grad_reduce_dtype, REDUCE_DTYPES)
+    routing = _routing(model, moe_imbalance, moe_capacity_factor, assumptions)
     wide = precision in ("fp32", "tf32")
     if not wide:
         assumptions.append("Master weights are kept in fp32.")
@@ -87,9 +90,35 @@ def build_workload(
             "grad_reduce_dtype": reduce_dtype,
             "master_dtype": "none" if wide else "fp32",
             "optimizer": _one_of("optimizer", optimizer, OPTIMIZERS),
+            **routing,
         },
         "workload",
     )
+
+
+def _routing(
+    model: ModelSpec, imbalance: float | None, capacity_factor: float | None, assumptions: list[str]
+) -> dict[str, float]:
+    """How tokens fall on experts, as far as it was said. Raises InvalidSpec, also for models that have none."""
+    given = {"moe_imbalance": imbalance, "moe_capacity_factor": capacity_factor}
+    said = {name: value for name, value in given.items() if value is not None}
+    routed = any(isinstance(block, MoEBlock) for kind in model.kinds for block in kind.blocks)
+    for name, value in said.items():
+        option = f"--{name.replace('_', '-')} {value:g}"
+        if not routed:
+            raise InvalidSpec(f"{option}: {model.name} has no experts", "leave it out")
+        if not value > 0 or (name == "moe_imbalance" and value < 1):
+            raise InvalidSpec(f"{option}: must be {'1 or more' if name == 'moe_imbalance' else 'above 0'}")
+    if len(said) == 2:
+        raise InvalidSpec(
+            f"--moe-imbalance {imbalance:g} and --moe-capacity-factor {capacity_factor:g}: a capacity says how much the"
+            " busiest rank takes",
+            "give one of them",
+        )
+    if routed and not said:
+        usual = Workload.model_fields["moe_imbalance"].default
+        assumptions.append(f"The busiest rank's experts get {usual:g} times the mean's tokens (--moe-imbalance).")
+    return said
 
 
 def _has(device: DeviceSpec, precision: str) -> bool:

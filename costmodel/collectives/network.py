@@ -141,6 +141,12 @@ class Placement:
         return rates
 
     @cached_property
+    def on_mesh(self) -> BoolColumn:
+        """[n] whether peers on every crossed level have a link of their own."""
+        meshes = np.array([len(share) > 0 for share in self.network.mesh_share])
+        return np.asarray(np.all(~self.crossed | meshes, axis=-1))
+
+    @cached_property
     def ports_bytes_per_s(self) -> Column:
         """[n, L] what the members in one unit below a level move across it together."""
         return self.device_bytes_per_s * self.below

@@ -100,11 +100,33 @@ def lower_core(
     blocks = tokens * np.maximum(split.cp_ring - 1.0, 0.0)
     merged, grads = blocks * out_features * merge, blocks * (q_features + k_features + v_features) * 0.5 * merge
     lowered.ops.append(Elementwise("ring merge", merged, grads, modules=("core_attn",), as_run=True))
-    key_value = tokens * (k_features + v_features) * width
-    ring = key_value * np.maximum(split.cp_ring - 1.0, 0.0)
-    lowered.transfers.append(Transfer("cp_ring", forward=(("p2p", ring),), backward=(("p2p", 2.0 * ring),)))
+    lowered.transfers.append(_pass_round(setting, split, q_features, k_features + v_features, out_features, heads))
     exchanged = tokens * (q_features + k_features + v_features + out_features) * width
     lowered.transfers.append(
         Transfer("cp_ulysses", forward=(("all_to_all", exchanged),), backward=(("all_to_all", exchanged),))
     )
     return lowered
+
+
+def _pass_round(
+    setting: Setting, split: Split, q_features: Column, key_value_features: Column, out_features: Column, heads: Column
+) -> Transfer:
+    """What crosses the ring of context parallelism in cp_ring - 1 steps.
+
+    Ring attention: keys and values; backward with their gradients. TokenRing: queries one way, partial outputs with
+    their log-sum-exp (fp32) the other; backward queries, the output's gradient, log-sum-exp and row sums one way, the
+    queries' gradient the other.
+    Source: Liu et al. 2023 (Ring Attention), section 3; Wang et al. 2024 (TokenRing).
+    """
+    width = setting.activation_bytes
+    moved = split.tokens * np.maximum(split.cp_ring - 1.0, 0.0)
+    if setting.runtime.ring_moves == "keys-values":
+        ring = moved * key_value_features * width
+        return Transfer("cp_ring", forward=(("p2p", ring),), backward=(("p2p", 2.0 * ring),))
+    queries, outputs, rows = moved * q_features * width, moved * out_features * width, moved * heads * 4.0
+    return Transfer(
+        "cp_ring",
+        forward=(("p2p", queries), ("p2p", outputs + rows)),
+        backward=(("p2p", queries + outputs + 2.0 * rows), ("p2p", queries)),
+        both_ways=True,
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from costmodel.collectives import Collective
 from costmodel.layouts import Column
 from costmodel.lowering.region import cross_tensor_region
 from costmodel.ops import Elementwise, Gemm, Lowered, Saved, Setting, Split, Transfer
@@ -28,7 +29,7 @@ def lower_mamba2(block: Mamba2Block, setting: Setting, split: Split) -> Lowered:
     lowered.ops += _chunked(tokens, heads, groups, chunk, block.state_size, block.head_dim)
     lowered.ops.append(_pass_chunks(tokens, heads, groups, chunk, block.state_size, block.head_dim, setting))
     lowered.extend(_gated_output(tokens, inner, hidden, setting))
-    _pass_state(lowered, split, heads * block.state_size * block.head_dim)
+    _pass_state(lowered, setting, split, heads, np.full_like(heads, block.state_size * block.head_dim))
     return lowered
 
 
@@ -51,14 +52,15 @@ def lower_mamba1(block: Mamba1Block, setting: Setting, split: Split) -> Lowered:
     ]
     lowered.saved.append(Saved("scan input", 2.0 * tokens * inner * width))
     lowered.extend(_gated_output(tokens, inner, hidden, setting))
+    _pass_state(lowered, setting, split, inner, np.full_like(inner, block.state_size))
     return lowered
 
 
 def lower_linear_attention(block: LinearAttentionBlock, setting: Setting, split: Split) -> Lowered:
     """Projections, short convolution, chunked (gated delta) recurrence, gated norm, out-projection.
 
-    Context parallelism passes one state per head: an all-gather of d_k x d_v.
-    Source: Yang et al. 2024 (Gated DeltaNet), section 3; LASP-2 (Sun et al. 2025) for the state's all-gather.
+    Context parallelism passes one state of d_k x d_v a head.
+    Source: Yang et al. 2024 (Gated DeltaNet), section 3.
     """
     tokens, hidden = split.tokens, np.full_like(split.tokens, setting.model.hidden_size)
     heads = block.num_value_heads / split.tp
@@ -75,7 +77,7 @@ def lower_linear_attention(block: LinearAttentionBlock, setting: Setting, split:
     lowered.ops += _chunked(tokens, heads, heads, 2.0 * chunk, block.key_head_dim, block.value_head_dim)
     lowered.ops.append(_pass_chunks(tokens, heads, heads, chunk, block.key_head_dim, block.value_head_dim, setting))
     lowered.extend(_gated_output(tokens, value, hidden, setting))
-    _pass_state(lowered, split, heads * block.key_head_dim * block.value_head_dim)
+    _pass_state(lowered, setting, split, heads, np.full_like(heads, block.key_head_dim * block.value_head_dim))
     return lowered
 
 
@@ -130,8 +132,16 @@ def _gated_output(tokens: Column, inner: Column, hidden: Column, setting: Settin
     )
 
 
-def _pass_state(lowered: Lowered, split: Split, state_elements: Column) -> None:
-    state = state_elements * 4.0 * split.micro_batch_size
+def _pass_state(lowered: Lowered, setting: Setting, split: Split, heads: Column, elements: Column) -> None:
+    """States of all local ``heads``, of ``elements`` each in fp32, between the ranks that share a sequence.
+
+    All-gather: every rank gets every rank's. All-scan: from each rank to the next, head by head, so that the last rank
+    waits for one state and the heads of one for each rank between: state · (1 + (cp - 2) / heads).
+    Source: Sun et al. 2025 (LASP-2), section 3; Chou et al. 2025 (ZeCO).
+    """
+    state = heads * elements * 4.0 * split.micro_batch_size
     for axis, size in (("cp_ring", split.cp_ring), ("cp_ulysses", split.cp_ulysses)):
-        gathered = (("all_gather", state * size),)
-        lowered.transfers.append(Transfer(axis, gathered, gathered))  # type: ignore[arg-type]
+        passed: tuple[tuple[Collective, Column], ...] = (("all_gather", state * size),)
+        if setting.runtime.state_passing == "all-scan":
+            passed = (("p2p", state * (1.0 + np.maximum(size - 2.0, 0.0) / heads)),)
+        lowered.transfers.append(Transfer(axis, passed, passed))  # type: ignore[arg-type]

@@ -75,6 +75,17 @@ class PlanLayer(Spec):
     offload: float = 0.0
 
 
+class TensorPlacement(Spec):
+    """Where one tensor lies: for every mesh axis of more than one rank a DTensor placement, ``Shard(d)``, ``Replicate``
+    or ``Partial`` (summands that are still to be added). ``shape``: of the whole tensor, and of activations of the
+    micro-batches that all ranks work on at a time.
+    """
+
+    tensor: str
+    shape: tuple[PositiveInt, ...]
+    placements: dict[str, str]
+
+
 class Relaxation(Spec):
     """One way in which the bound is looser than the truth."""
 
@@ -121,6 +132,7 @@ class Plan(Spec):
     layout: Layout
     pipeline: Pipeline
     layers: tuple[PlanLayer, ...]
+    tensors: tuple[TensorPlacement, ...] = ()
     prediction: Prediction
     certificate: Certificate
     alternatives: tuple[Alternative, ...] = ()

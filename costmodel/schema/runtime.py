@@ -154,6 +154,8 @@ class OverlapRules(Spec):
     ``tensor``: gathers and scatters of sequence parallelism, chunked beside their own products, in both passes.
     ``tensor_backward``: what a column-parallel product's backward sends, whole and asynchronously beside the products
     of its input and weight gradients; an all-reduce can hide here, too.
+    ``ladder``: what tensor-parallel blocks send, whole, behind the next block's compute: models whose blocks read the
+    residual of two blocks before (Ladder Residual).
     ``pipeline``: of the time of a send between stages, the share in which the sending rank computes on; for the rest
     it waits until the message is over. ``pipeline_interleaved``: the same with several chunks a rank; None: as else.
     ``compute_slowdown``: factor on compute while a collective runs beside it (its SMs are taken).
@@ -161,6 +163,7 @@ class OverlapRules(Spec):
 
     tensor: Fraction
     tensor_backward: Fraction = 0.0
+    ladder: Fraction = 0.0
     context: Fraction
     expert: Fraction
     pipeline: Fraction
@@ -232,6 +235,10 @@ class Runtime(Spec):
     device's. ``streams_optimizer_state``: of what lives there, a share is updated on the device all the same.
     ``optimizer_formats``: in which the optimizer's moments can be kept.
     ``mixed_context_parallel``: groups of unlike context-parallel degree run side by side within one step.
+    ``ring_moves``: what travels round the ring of context parallelism: keys and values (ring attention), or queries one
+    way and their partial outputs the other (TokenRing).
+    ``state_passing``: how context ranks hand on the states of linear attention: all to all (LASP-2), or from one
+    to the next, head by head (ZeCO).
     ``compiled_kernels``: the kernels under the framework's compiler (``--compile``); None where it has none.
     ``vocab_parallel``: what vocabulary parallelism goes with, for schedules that have it; None: not with anything.
     """
@@ -253,6 +260,8 @@ class Runtime(Spec):
     sequence_parallel: Literal["never", "optional", "always"]
     context_parallel: tuple[Literal["ring", "ulysses"], ...]
     mixed_context_parallel: bool = False
+    ring_moves: Literal["keys-values", "queries-outputs"] = "keys-values"
+    state_passing: Literal["all-gather", "all-scan"] = "all-gather"
     expert_parallel: bool = True
     expert_tensor_parallel: bool = True
     uneven_stages: bool = True

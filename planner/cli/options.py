@@ -59,6 +59,16 @@ GradReduceDtype = Annotated[
     str | None,
     typer.Option(metavar="DTYPE", help="In which dtype gradients are summed: fp32, bf16 or fp16.", rich_help_panel=ASK),
 ]
+MoeImbalance = Annotated[
+    float | None,
+    typer.Option(
+        metavar="F", help="The busiest rank's expert tokens over the mean (default 1.1).", rich_help_panel=ASK
+    ),
+]
+MoeCapacityFactor = Annotated[
+    float | None,
+    typer.Option(metavar="F", help="Tokens beyond F times an expert's even share are dropped.", rich_help_panel=ASK),
+]
 Compile = Annotated[
     bool, typer.Option("--compile", help="Kernels as the framework's compiler fuses them.", rich_help_panel=ASK)
 ]

@@ -11,6 +11,7 @@ from planner.report.line import devices_words, layout_words, predict_command, re
 from planner.report.memory import print_memory
 from planner.report.pipeline import print_pipeline
 from planner.report.proof import print_alternatives, print_certificate, print_sentences
+from planner.report.tensors import print_tensors
 from planner.report.time import print_network, print_time
 from planner.report.training import print_training
 from planner.report.units import count, digits, percent, seconds
@@ -28,6 +29,7 @@ def print_plan(plan: Plan, console: ReportConsole, explain: bool = False) -> Non
     if explain:
         print_layers(plan, console)
         print_pipeline(plan, console)
+        print_tensors(plan, console)
     print_alternatives(plan, console)
     print_certificate(plan, console, explain=explain)
     print_sentences("Assumed", plan.prediction.assumptions, console)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -89,7 +89,7 @@ def load_published(path: Path) -> tuple[PublishedRun, ...]:
 
 def request_of(run: PublishedRun) -> Request:
     """What the run would have asked the planner, under the shipped fit and no calibration of one's own."""
-    request = build_request(
+    return build_request(
         run.model,
         run.gpus,
         gpu=run.gpu,
@@ -97,10 +97,9 @@ def request_of(run: PublishedRun) -> Request:
         precision=run.precision,
         seq_len=run.seq_len,
         global_batch_size=run.global_batch_size,
+        moe_capacity_factor=run.moe_capacity_factor,
         calibration="none",
     )
-    workload = request.workload.model_copy(update={"moe_capacity_factor": run.moe_capacity_factor})
-    return replace(request, workload=workload)
 
 
 def judge_run(run: PublishedRun) -> JudgedRun:
