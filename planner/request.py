@@ -188,6 +188,22 @@ def _hold_free(devices: Sequence[DeviceSpec], free_bytes: float, assumptions: li
     return [device.model_copy(update={"memory_bytes": device.memory_bytes - free_bytes}) for device in devices]
 
 
+def node_size(
+    gpu: str | None = None, cluster: str | Path | None = None, gpus_per_node: int | None = None
+) -> tuple[int, int | None]:
+    """Devices in a node of the machine that ``build_request`` would take, and how many it has; None: as many as asked.
+
+    Raises as ``build_request`` does.
+    """
+    from costmodel.catalog.clusters import default_node_size, load_cluster
+    from costmodel.catalog.devices import load_device
+
+    if cluster is not None:
+        machine = load_cluster(cluster)
+        return machine.groups[0].devices_per_node, machine.num_devices
+    return gpus_per_node or default_node_size(load_device(gpu or "h100")), None
+
+
 def _check_limits(fit_probability: float, gap: float, time_limit_s: float, top: int) -> None:
     def refuse(option: str, value: float, rule: str) -> None:
         raise InvalidSpec(f"{option} {value:g}: must be {rule}")

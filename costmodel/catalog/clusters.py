@@ -61,6 +61,15 @@ def default_cluster(
     return fitted_cluster(cluster, shipped_fit() if fit is None else fit)
 
 
+def default_node_size(device: DeviceSpec) -> int:
+    """Devices in a full node of the cluster that ``device`` usually comes in; 1 where a node has no limit.
+
+    Raises UnknownName when the device names a cluster that the catalog does not have.
+    """
+    size = math.prod(level.get("size", math.inf) for level in _template(device.default_cluster)["groups"][0]["levels"])
+    return 1 if size == math.inf else int(size)
+
+
 def load_cluster(path: str | Path, num_devices: int | None = None) -> ClusterSpec:
     """The cluster that the TOML file at ``path`` describes, or its first ``num_devices`` devices.
 

@@ -1,4 +1,4 @@
-"""One number of GPUs is a search; several are a curve, and a deadline asks which."""
+"""One number of GPUs is a search; several are a curve; none at all, with a deadline, asks how many."""
 
 from __future__ import annotations
 
@@ -8,56 +8,94 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from costmodel.schema.errors import InvalidSpec
 from planner.cli.answer import deliver, progress
-from planner.cli.files import plan_json, write_text
-from planner.decisions.counts import parse_counts
-from planner.decisions.training import check_in_time, with_training
+from planner.cli.files import check_writable, plan_json, write_bytes, write_text
 
 if TYPE_CHECKING:
     from planner.decisions.curve import Curve
-    from planner.decisions.question import Question
-    from planner.request import Request
+    from planner.decisions.question import Ask, Question
 
 INTERRUPTED = 130
 
 
 def decide(
-    ask: Callable[[int | None, int | None], Request],
+    ask: Ask,
+    machine: Callable[[], tuple[int, int | None]],
     gpus: str | None,
     question: Question,
     *,
     explain: bool,
     out: Path | None,
+    plot: Path | None,
     json: bool,
 ) -> None:
-    """Answer the question and print it. ``ask`` gives the request for a number of GPUs and a global batch size."""
-    from planner.search import find_plan
+    """Answer the question and print it. ``ask`` gives the request for a number of GPUs and a global batch size;
+    ``machine`` the number of them in a node, and how many there are."""
+    from planner.decisions.counts import parse_counts
 
     counts = None if gpus is None else parse_counts(gpus)
-    if counts is None or len(counts) == 1:
-        request = ask(None if counts is None else counts[0], None)
-        with progress() as say:
-            plan = with_training(find_plan(request, say), question)
-        check_in_time(plan)
-        deliver(plan, explain=explain, out=out, json=json)
+    how_many = counts is None and question.deadline_s is not None
+    if not how_many and (counts is None or len(counts) == 1):
+        if plot is not None:
+            raise InvalidSpec(f"--plot {plot}: draws a curve over several numbers of GPUs", "like --gpus 8..1024")
+        _deliver_one(ask, None if counts is None else counts[0], question, explain=explain, out=out, json=json)
         return
-    from planner.decisions.curve import check_answered, scan
+    check_writable(plot)
+    if plot is not None:
+        from planner.report.scatter import check_plot
 
-    with progress() as say:
-        curve = scan(find_plan, ask, counts, question, say)
-    check_answered(curve, question)
-    _deliver_curve(curve, question, out=out, json=json)
+        check_plot(plot)
+    curve = _curve(ask, machine, counts, question)
+    _deliver_curve(curve, question, out=out, plot=plot, json=json)
     if curve.interrupted:
         raise typer.Exit(INTERRUPTED)
 
 
-def _deliver_curve(curve: Curve, question: Question, *, out: Path | None, json: bool) -> None:
-    from planner.decisions.document import to_document
+def _deliver_one(
+    ask: Ask, devices: int | None, question: Question, *, explain: bool, out: Path | None, json: bool
+) -> None:
+    from planner.decisions.curve import find_run
+    from planner.decisions.training import check_in_time, without_unasked
+    from planner.search import find_plan
 
+    with progress() as say:
+        plan = without_unasked(find_run(find_plan, ask, devices, question, say), question)
+    check_in_time(plan)
+    deliver(plan, explain=explain, out=out, json=json)
+
+
+def _curve(
+    ask: Ask, machine: Callable[[], tuple[int, int | None]], counts: tuple[int, ...] | None, question: Question
+) -> Curve:
+    from planner.decisions.curve import check_answered, scan
+    from planner.decisions.fewest import find_fewest
+    from planner.search import find_plan
+
+    with progress() as say:
+        if counts is None:
+            curve = find_fewest(find_plan, ask, *machine(), question, say)
+        else:
+            curve = scan(find_plan, ask, counts, question, say)
+    if not curve.interrupted:
+        check_answered(curve, question)
+    return curve
+
+
+def _deliver_curve(curve: Curve, question: Question, *, out: Path | None, plot: Path | None, json: bool) -> None:
     chosen = None if curve.chosen is None else curve.chosen.plan
+    written = []
     if out is not None and chosen is not None:
         write_text(out, plan_json(chosen))
+        written.append(f"the plan for {chosen.cluster.num_devices:,} GPUs is written to {out}")
+    if plot is not None:
+        from planner.report.curve_plot import draw_curve
+
+        write_bytes(plot, draw_curve(curve, question, plot))
+        written.append(f"the curve is drawn in {plot}")
     if json:
+        from planner.decisions.document import to_document
+
         print(to_document(curve).model_dump_json(indent=1))
         return
     from planner.report.console import make_console
@@ -65,5 +103,5 @@ def _deliver_curve(curve: Curve, question: Question, *, out: Path | None, json: 
 
     console = make_console()
     print_curve(curve, question, console)
-    if out is not None and chosen is not None:
-        console.print(f"\nthe plan for {chosen.cluster.num_devices:,} GPUs is written to {out}", style="dim")
+    for sentence in written:
+        console.print(f"\n{sentence}", style="dim", highlight=False)

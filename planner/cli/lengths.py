@@ -34,6 +34,7 @@ def answer_lengths(
     histogram: Histogram,
     *,
     out: Path | None,
+    plot: Path | None,
     json: bool,
 ) -> None:
     """Plan; write the file, if asked for; print JSON or the report. ``ask`` gives the request for a number of GPUs.
@@ -47,6 +48,8 @@ def answer_lengths(
     counts = None if gpus is None else parse_counts(gpus)
     if counts is not None and len(counts) > 1:
         raise InvalidSpec(f"--gpus {gpus}: --lengths plans for one number of GPUs")
+    if plot is not None:
+        raise InvalidSpec(f"--plot {plot}: --lengths plans one step, which is no curve")
     if question.asked:
         raise InvalidSpec("--lengths plans one step: it answers no question of tokens, deadlines, prices or failures")
     plan = find_length_plan(ask(None if counts is None else counts[0]), histogram)

@@ -125,6 +125,10 @@ AsyncCheckpoints = Annotated[
 
 Explain = Annotated[bool, typer.Option("--explain", help="Say more: every layer, every term.", rich_help_panel=SHOW)]
 Out = Annotated[Path | None, typer.Option(metavar="FILE", help="Write the plan file there.", rich_help_panel=SHOW)]
+Plot = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Draw the curve: .png, .svg or .pdf (needs matplotlib).", rich_help_panel=SHOW),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.", rich_help_panel=SHOW)]
 
 PlanFile = Annotated[str, typer.Argument(metavar="PLAN", help="A plan file; - is standard input.", show_default=False)]

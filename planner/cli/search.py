@@ -97,6 +97,7 @@ def search(
     async_checkpoints: options.AsyncCheckpoints = False,
     explain: options.Explain = False,
     out: options.Out = None,
+    plot: options.Plot = None,
     json: options.Json = False,
 ) -> None:
     """How should this model be laid out on these GPUs? Without a command: search.
@@ -114,7 +115,7 @@ def search(
     from planner.cli.decide import decide
     from planner.cli.files import check_writable
     from planner.decisions.question import build_question
-    from planner.request import Request, build_request
+    from planner.request import Request, build_request, node_size
 
     check_writable(out)
     question = build_question(
@@ -168,9 +169,13 @@ def search(
     if histogram is not None:
         from planner.cli.lengths import answer_lengths
 
-        answer_lengths(ask, gpus, question, histogram, out=out, json=json)
+        answer_lengths(ask, gpus, question, histogram, out=out, plot=plot, json=json)
         return
-    decide(ask, gpus, question, explain=explain, out=out, json=json)
+
+    def machine() -> tuple[int, int | None]:
+        return node_size(gpu, cluster, gpus_per_node)
+
+    decide(ask, machine, gpus, question, explain=explain, out=out, plot=plot, json=json)
 
 
 def _refuse_stray_options(context: typer.Context) -> None:

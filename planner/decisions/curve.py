@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from costmodel.schema.errors import Infeasible, SolverTimeout
 from costmodel.schema.plan import Plan
 from costmodel.schema.training import Training
-from planner.decisions.question import Question
-from planner.decisions.training import DAY_S, estimate_training
-from planner.request import Request
+from planner.decisions.best_batch import find_best_batch
+from planner.decisions.question import Ask, Find, Question
+from planner.decisions.training import estimate_training
+from planner.decisions.units import duration
 from planner.search.best_first import Progress
-
-Ask = Callable[[int, int | None], Request]
-"""The request for so many GPUs, at a global batch size or (None) at the one that was asked for."""
-
-Find = Callable[[Request, Callable[[Progress], None] | None], Plan]
-"""The search."""
 
 
 @dataclass(frozen=True)
@@ -60,20 +56,40 @@ class Curve:
 
 
 def find_point(
-    find: Find, request: Request, question: Question, on_progress: Callable[[Progress], None] | None = None
+    find: Find,
+    ask: Ask,
+    devices: int,
+    question: Question,
+    on_progress: Callable[[Progress], None] | None = None,
 ) -> Point:
-    """What the search finds for one request, or why it finds nothing."""
-    devices = request.cluster.num_devices
+    """What the search finds on so many devices, or why it finds nothing. Raises InvalidSpec for a number that fills no
+    nodes; fixed degrees that do not divide it are a reason."""
 
     def say(progress: Progress) -> None:
         assert on_progress is not None
         on_progress(replace(progress, about=f"{devices:,} GPUs"))
 
     try:
-        plan = find(request, None if on_progress is None else say)
-        return Point(devices, plan.model_copy(update={"training": estimate_training(plan, question)}))
+        return Point(devices, find_run(find, ask, devices, question, None if on_progress is None else say))
     except (Infeasible, SolverTimeout) as error:
         return Point(devices, why_not=error.message)
+
+
+def find_run(
+    find: Find,
+    ask: Ask,
+    devices: int | None,
+    question: Question,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Plan:
+    """The plan on so many devices with its training; where a critical batch size is given, at the best batch too.
+
+    Raises as the search, ``build_request`` and ``estimate_goodput`` do.
+    """
+    if question.critical_batch_tokens is not None:
+        return find_best_batch(find, ask, devices, question, on_progress)
+    plan = find(ask(devices, None), on_progress)
+    return plan.model_copy(update={"training": estimate_training(plan, question)})
 
 
 def scan(
@@ -88,18 +104,17 @@ def scan(
     An interruption (Ctrl-C) ends the scan and keeps what was found. Raises InvalidSpec, before any search, for a number
     that fills no nodes; KeyboardInterrupt where nothing was found before it.
     """
+    for count in counts:
+        with suppress(Infeasible):
+            ask(count, None)
     points: list[Point] = []
     interrupted = False
-    requests = [_asked(ask, count) for count in counts]
     try:
-        for count, request in zip(counts, requests, strict=True):
-            if isinstance(request, Infeasible):
-                points.append(Point(count, why_not=request.message))
-                continue
-            points.append(find_point(find, request, question, on_progress))
+        for count in counts:
+            points.append(find_point(find, ask, count, question, on_progress))
     except KeyboardInterrupt:
         interrupted = True
-        if not points:
+        if not any(point.plan for point in points):
             raise
     return Curve(tuple(points), interrupted, choose(points, question))
 
@@ -124,14 +139,6 @@ def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one != other and all(mine <= theirs for mine, theirs in zip(one, other, strict=True))
 
 
-def _asked(ask: Ask, count: int) -> Request | Infeasible:
-    """Fixed degrees that this number of devices is no multiple of are a reason, not a mistake."""
-    try:
-        return ask(count, None)
-    except Infeasible as error:
-        return error
-
-
 def check_answered(curve: Curve, question: Question) -> None:
     """Raises Infeasible, with what comes nearest, where no point has a plan or none meets the deadline."""
     found = curve.found
@@ -142,7 +149,7 @@ def check_answered(curve: Curve, question: Question) -> None:
         assert question.deadline_s is not None
         fastest = min(found, key=lambda point: point.figures[0])
         raise Infeasible(
-            f"none of these numbers of GPUs trains in {question.deadline_s / DAY_S:,.3g} days: the fastest,"
-            f" {fastest.devices:,} GPUs, takes {fastest.figures[0] / DAY_S:,.3g}",
+            f"none of these numbers of GPUs trains in {duration(question.deadline_s)}: the fastest,"
+            f" {fastest.devices:,} GPUs, takes {duration(fastest.figures[0])}",
             hint="more GPUs, a later --deadline, or a larger --global-batch-size",
         )

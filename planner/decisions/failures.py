@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 
+import numpy as np
+
+from costmodel.layouts import Layouts
+from costmodel.moments import moment_bytes
 from costmodel.parameters import count_model, trainable_share
 from costmodel.schema.errors import Infeasible, InvalidSpec
 from costmodel.schema.plan import Plan
 from costmodel.schema.training import Goodput
 from costmodel.schema.workload import DTYPE_BYTES
 from planner.decisions.goodput import estimate_best_interval_s, estimate_shares
+from planner.placement import Placement
 
 DEVICE_MTBF_S = 50_000 * 3600.0
 """419 unexpected interruptions of 16,384 H100 in 54 days are one in 50,700 hours of a device, everything around it
@@ -47,20 +53,22 @@ class Reliability:
 
 
 def estimate_checkpoint_bytes(plan: Plan) -> float:
-    """What a run must save to go on: master weights and the optimizer's moments of every parameter that trains.
+    """What a run must save to go on: master weights, and the optimizer's moments in their format, of what trains.
 
-    12 bytes per parameter under AdamW with fp32 master weights; 8-bit moments keep one byte each, and those of low rank
-    are saved whole. Leaves out: frozen weights, which are in the model's own files, and the data loader's place.
+    12 bytes per parameter under AdamW with fp32 master weights and moments. Leaves out: frozen weights, which are in
+    the model's own files, and the data loader's place.
     """
-    workload = plan.workload
-    model = count_model(plan.model)
+    workload, model = plan.workload, count_model(plan.model)
+    placement = Placement.from_plan(plan)
+    layouts = Layouts.from_rows([(placement.layout, placement.schedule)])
+    of_layers, of_ends = (float(np.max(each)) for each in moment_bytes(workload, layouts))
     master = 4.0 if workload.master_dtype == "fp32" else DTYPE_BYTES[workload.param_dtype]
-    moments = workload.optimizer_state_bytes
-    return trainable_share(plan.model) * (model.total + model.mtp) * (master + moments)
+    total, ends = model.total + model.mtp, model.embedding + model.head
+    return trainable_share(plan.model) * (total * master + (total - ends) * of_layers + ends * of_ends)
 
 
 def estimate_goodput(plan: Plan, reliability: Reliability) -> Goodput:
-    """Checkpoint times from bytes and bandwidth, the interval given or the best, and the shares of time.
+    """Checkpoint times from bytes and bandwidth, the interval given or the best in whole steps, and the shares of time.
 
     A synchronous checkpoint stalls training until it is written; an asynchronous one until its device's part is on the
     host. Restarting takes ``restart_s`` and reading the checkpoint back at the speed of writing it.
@@ -77,7 +85,8 @@ def estimate_goodput(plan: Plan, reliability: Reliability) -> Goodput:
     stall_s = saved / devices / link if reliability.asynchronous else write_s
     after_s = write_s if reliability.asynchronous else 0.0
     restart_s = (RESTART_S if reliability.restart_s is None else reliability.restart_s) + write_s
-    interval_s = reliability.interval_s or estimate_best_interval_s(stall_s, mtbf_s, after_s)
+    best_s = estimate_best_interval_s(stall_s, mtbf_s, after_s)
+    interval_s = reliability.interval_s or _whole_steps(plan, best_s, after_s)
     if interval_s + stall_s < after_s * (1.0 - 1e-9):
         raise InvalidSpec(
             f"--checkpoint-interval {interval_s:.0f}s: writing a checkpoint takes {after_s:.0f} s in the background",
@@ -105,6 +114,12 @@ def estimate_goodput(plan: Plan, reliability: Reliability) -> Goodput:
         asynchronous=reliability.asynchronous,
         assumptions=_assumed(reliability),
     )
+
+
+def _whole_steps(plan: Plan, best_s: float, least_s: float) -> float:
+    """Checkpoints come between steps: the nearest number of them, at least one, and so many that ``least_s`` pass."""
+    step_s = plan.prediction.step_time_s.mean
+    return step_s * max(round(best_s / step_s), ceil(least_s / step_s), 1)
 
 
 def _assumed(reliability: Reliability) -> tuple[str, ...]:

@@ -8,12 +8,11 @@ from costmodel.schema.errors import Infeasible
 from costmodel.schema.plan import Plan
 from costmodel.schema.prediction import Interval
 from costmodel.schema.training import Training
-from planner.decisions.batch import estimate_tokens
+from planner.decisions.critical_batch import estimate_tokens
 from planner.decisions.failures import WORTH_SAYING, estimate_goodput
 from planner.decisions.question import Question
+from planner.decisions.units import duration
 from planner.prediction import Z_90
-
-DAY_S = 86400.0
 
 UNIT_TOKENS = 1e12
 """What times and costs refer to where no number of tokens is given."""
@@ -60,12 +59,11 @@ def on_time_probability(time_s: Interval, deadline_s: float) -> float:
     return 0.5 * (1.0 + erf(distance / sigma / sqrt(2.0)))
 
 
-def with_training(plan: Plan, question: Question) -> Plan:
-    """The plan with the run that was asked about; without one, with that of 10¹² tokens where so many devices work
-    together that failures matter."""
-    if not question.asked and plan.cluster.num_devices < WORTH_SAYING:
+def without_unasked(plan: Plan, question: Question) -> Plan:
+    """The plan less its training where nothing was asked and too few devices work together for failures to matter."""
+    if question.asked or plan.cluster.num_devices >= WORTH_SAYING:
         return plan
-    return plan.model_copy(update={"training": estimate_training(plan, question)})
+    return plan.model_copy(update={"training": None})
 
 
 def check_in_time(plan: Plan) -> None:
@@ -74,7 +72,7 @@ def check_in_time(plan: Plan) -> None:
     if training is None or training.deadline_s is None or training.time_s.mean <= training.deadline_s:
         return
     raise Infeasible(
-        f"{plan.cluster.num_devices:,} {plan.cluster.device} take {training.time_s.mean / DAY_S:,.3g} days for"
-        f" {training.tokens:.3g} tokens, {training.deadline_s / DAY_S:,.3g} are given",
+        f"{plan.cluster.num_devices:,} {plan.cluster.device} take {duration(training.time_s.mean)} for"
+        f" {training.tokens:.3g} tokens, {duration(training.deadline_s)} are given",
         hint="leave --gpus out, or give several numbers of them, to find the fewest that do it",
     )

@@ -47,6 +47,14 @@ def parse_positive(option: str, text: str, like: str) -> float:
     return number
 
 
+def duration(value_s: float) -> str:
+    """For sentences: ``41.7 minutes``, ``14.7 hours``, ``30 days``."""
+    units = ((86400.0, "days"), (3600.0, "hours"), (60.0, "minutes"))
+    factor, unit = next((pair for pair in units if value_s >= 2 * pair[0]), (1.0, "s"))
+    value = value_s / factor
+    return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
+
+
 def _split(option: str, text: str, like: str) -> tuple[float, str]:
     found = _NUMBER.match(text.strip())
     if found is None:

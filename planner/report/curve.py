@@ -10,6 +10,7 @@ from planner.decisions.question import Question
 from planner.decisions.training import UNIT_TOKENS
 from planner.report.console import ReportConsole, grid, heading, indented
 from planner.report.line import layout_words, predict_command
+from planner.report.training import print_training
 from planner.report.units import count, gibibytes, percent, plural, seconds
 
 
@@ -91,4 +92,7 @@ def _print_choice(point: Point, question: Question, console: ReportConsole) -> N
     else:
         why = "the fastest"
     heading(console, plural(point.devices, "GPU"), f"{why}: {seconds(training.time_s.mean)}")
+    if question.critical_batch_tokens is not None:
+        console.print(indented(escape(plan.notes[0])))
     console.print(f"  {escape(predict_command(plan))}", style="dim", soft_wrap=True)
+    print_training(plan, console)

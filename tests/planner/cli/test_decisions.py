@@ -54,6 +54,53 @@ def test_a_run_is_told_with_its_plan(plan: Any) -> None:
     assert json.loads(plan(*TINY, "--gpus", 2, "--json").out)["training"] is None
 
 
+def test_a_deadline_asks_how_many(plan: Any) -> None:
+    document = json.loads(plan(*TINY, "--tokens", "100B", "--deadline", "3.1d", "--mtbf", "1e9h", "--json").out)
+    runs = {point["num_devices"]: point["training"] for point in document["points"] if point["training"]}
+    in_time = [devices for devices, run in runs.items() if run["time_s"]["mean"] <= 3.1 * 86400]
+    assert document["chosen"] == min(in_time)
+    assert runs[document["chosen"]]["on_time_probability"] >= 0.5
+    assert min(runs) < document["chosen"]
+
+
+def test_a_critical_batch_size_chooses_the_batch(plan: Any, tmp_path: Path) -> None:
+    out = tmp_path / "plan.json"
+    few = ("--fix", "tp=1,cp_ring=1,cp_ulysses=1,zero_stage=0", "--global-batch-size", 8)
+    ending = plan(*TINY, *few, "--tokens", "1B", "--critical-batch", "2000", "--gpus", "1,2", "--out", out)
+    assert ending.status == 0
+    assert "as the critical batch size asks" in ending.out
+    assert "ends the run soonest" in ending.out
+    document = json.loads(out.read_text())
+    assert document["notes"][0].startswith("A batch of ")
+    assert document["training"]["critical_batch_tokens"] == 2000
+
+
+def test_a_plot(plan: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    out = tmp_path / "curve.svg"
+    ending = plan(*TINY, "--gpus", "1,2", "--tokens", "1T", "--deadline", "2y", "--plot", out)
+    assert ending.status == 0
+    assert out.read_text().lstrip().startswith("<?xml")
+    assert f"drawn in {out}" in ending.out
+
+
+def test_an_interrupted_curve_is_printed_and_ends_as_interrupted(plan: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    import planner.search
+
+    find_plan = planner.search.find_plan
+
+    def find(request: Any, on_progress: Any = None) -> Any:
+        if request.cluster.num_devices == 4:
+            raise KeyboardInterrupt
+        return find_plan(request, on_progress)
+
+    monkeypatch.setattr(planner.search, "find_plan", find)
+    ending = plan(*TINY, "--gpus", "1..8")
+    assert ending.status == 130
+    assert "Interrupted" in ending.out
+    assert "2 GPUs  the fastest" in ending.out
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -63,6 +110,10 @@ def test_a_run_is_told_with_its_plan(plan: Any) -> None:
         (("--gpus", "8", "--deadline", "30d"), ("--deadline 30d", "--tokens")),
         (("--gpus", "8", "--critical-batch", "2M"), ("--critical-batch 2M", "--tokens")),
         (("--gpus", "8", "--tokens", "1T", "--deadline", "30"), ("--deadline 30", "unit")),
+        (("--gpus", "8", "--plot", "curve.png"), ("--plot curve.png", "8..1024")),
+        (("--gpus", "8,16", "--plot", "curve.txt"), ("--plot curve.txt", ".svg")),
+        (("--tokens", "1T"), ("--gpus is missing",)),
+        (("--tokens", "1T", "--deadline", "1d", "--gpu", "h101"), ("'h101'",)),
         (("--gpus", "8", "--price", "cheap"), ("--price cheap",)),
         (("--gpus", "8", "--mtbf", "0h"), ("--mtbf 0h",)),
         (("--gpus", "8", "--checkpoint-bandwidth", "fast"), ("--checkpoint-bandwidth fast", "2TB/s")),
