@@ -69,17 +69,16 @@ def _timed(work: Callable[[], Any]) -> tuple[float, Any]:
 
 def _bound_all(request: Any) -> None:
     """Enumerate, price every layer, and bound memory and time of every layout."""
-    from costmodel.price import price_layers
     from planner.problem import Problem
-    from planner.search.bounds import estimate_memory_floor_bytes, estimate_time_floor_s
     from planner.search.policies import policy_sets
-    from planner.search.space import enumerate_layouts
+    from planner.search.scan import PricedSpace, Scan
+    from planner.search.space import enumerate_space
 
     problem = Problem.from_request(request)
-    layers = price_layers(problem.setting, problem.network, enumerate_layouts(request))
     policies = tuple(sorted({policy for one in policy_sets(request) for policy in one}))
-    for estimate in (estimate_memory_floor_bytes, estimate_time_floor_s):
-        estimate(layers, problem.kinds, problem.num_kinds, policies)
+    scan = Scan(problem, PricedSpace(problem, enumerate_space(request)), policies, float("inf"))
+    for rows in scan.blocks():
+        scan.look(rows, float("inf"))
 
 
 def _in_own_process(name: str, repeat: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from planner.mixed import check_mixed
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.space import can_interleave, can_split_vocabulary, divisors, head_limits
+from planner.search.rules import can_interleave, can_split_vocabulary, divisors, head_limits
 from planner.spread import with_spread
 
 

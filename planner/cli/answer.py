@@ -12,7 +12,7 @@ from planner.cli.files import plan_json, write_text
 
 if TYPE_CHECKING:
     from costmodel.schema.plan import Plan
-    from planner.search.best_first import Progress
+    from planner.search.run import Progress
 
 
 def deliver(plan: Plan, *, explain: bool, out: Path | None, json: bool) -> None:

@@ -117,7 +117,7 @@ def _check_sizes(asked: Constraints) -> None:
 
 def check_request(request: Request) -> None:
     """What is fixed must divide what the model, the sequence and the batch have. Raises InvalidSpec."""
-    from planner.search.space import divisors, head_limits
+    from planner.search.rules import divisors, head_limits
 
     fixed, model, limits = request.fixed, request.model, head_limits(request)
     batch, seq_len = request.workload.global_batch_size, request.workload.seq_len

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,20 +51,21 @@ def constrained_keys(request: Request) -> list[str]:
     return [name for name in KEYS if name in request.fixed or name in request.limits or name in forbidden]
 
 
-def admitted_rows(request: Request, layouts: Layouts) -> NDArray[np.bool_]:
-    """[n] whether a row keeps to every constraint on a column. Choices per layer are not columns and are not looked at.
+def admitted_rows(request: Request, layouts: Layouts, leaving_out: Collection[str] = ()) -> NDArray[np.bool_]:
+    """[n] whether a row keeps to every constraint on a column. Choices per layer are not columns and are not looked at,
+    nor are the columns of ``leaving_out``.
 
     Without tensor parallelism sequence parallelism is neither on nor off, and nothing about it rules a row out.
     """
     keep = np.ones(len(layouts), bool)
     for name in constrained_keys(request):
         column = getattr(layouts, name, None)
-        if column is None:
+        if column is None or name in leaving_out:
             continue
         distinct, index = np.unique(column, return_inverse=True)
         ok = np.array([admits(request, name, _decoded(name, code)) for code in distinct.tolist()], bool)[index.ravel()]
         keep &= ok | (layouts.tp == 1) if name == "sequence_parallel" else ok
-    if "layers_per_stage" in request.fixed:
+    if "layers_per_stage" in request.fixed and "vpp" not in leaving_out:
         stages = len(request.fixed["layers_per_stage"])
         keep &= layouts.pp * layouts.vpp == stages
     return keep

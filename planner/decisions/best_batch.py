@@ -15,7 +15,7 @@ from planner.decisions.question import Ask, Find, Question
 from planner.decisions.training import estimate_training
 from planner.decisions.units import duration
 from planner.request import Request
-from planner.search.best_first import Progress
+from planner.search.run import Progress
 
 WORSE_IN_A_ROW = 2
 """Larger and smaller batches are tried until so many of them in a row did not end sooner."""

@@ -13,7 +13,7 @@ from planner.decisions.best_batch import find_best_batch
 from planner.decisions.question import Ask, Find, Question
 from planner.decisions.training import estimate_training
 from planner.decisions.units import duration
-from planner.search.best_first import Progress
+from planner.search.run import Progress
 
 
 @dataclass(frozen=True)

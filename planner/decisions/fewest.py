@@ -13,7 +13,7 @@ from planner.decisions.curve import Curve, Point, choose, find_point
 from planner.decisions.question import Ask, Find, Question
 from planner.decisions.units import duration
 from planner.request import Request
-from planner.search.best_first import Progress
+from planner.search.run import Progress
 from planner.search.space import enumerate_layouts
 
 MOST_DEVICES = 65_536

@@ -10,7 +10,7 @@ from costmodel.schema.plan import Plan
 from planner.decisions.failures import Reliability
 from planner.decisions.units import parse_bytes_per_s, parse_duration_s, parse_positive, parse_tokens
 from planner.request import Request
-from planner.search.best_first import Progress
+from planner.search.run import Progress
 
 Ask = Callable[[int | None, int | None], Request]
 """The request for so many devices (None: all of the cluster file's) at a global batch size (None: the asked one)."""

@@ -17,7 +17,7 @@ from planner.lengths.histogram import Histogram
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.policies import policy_sets
-from planner.search.space import divisors, head_limits
+from planner.search.rules import divisors, head_limits
 
 TOKENS_PER_RANK = (1024, 131072)
 """A micro-batch packs sequences, at least one, to between so many tokens a context rank."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from planner.report.units import seconds
 
 if TYPE_CHECKING:
-    from planner.search.best_first import Progress
+    from planner.search.run import Progress
 
 
 def progress_line(progress: Progress) -> str:

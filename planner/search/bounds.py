@@ -53,11 +53,18 @@ def estimate_memory_floor_bytes(
     The mean rank's state, and its activations as the rank that keeps least does, each layer under the policy that keeps
     least. Leaves out: both ends, what only lives while a layer runs, and what a split backward keeps besides.
     """
+    kept = estimate_kept_floor_bytes(layers, kinds, num_kinds, policies)
+    return np.asarray(mean_state_bytes(layers, kinds, num_kinds, policies) + kept)
+
+
+def estimate_kept_floor_bytes(
+    layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...]
+) -> Column:
+    """[n] the activations' part of the memory floor, which does not depend on how state is split."""
     kept = layers.costs.saved_bytes[:, :num_kinds][:, :, list(policies)].min(axis=2)
     number = np.bincount(kinds, minlength=num_kinds)
     kept_at_once = least_in_flight(layers.layouts) * least_evenness(layers, len(kinds), num_kinds)
-    activations = kept_at_once * (kept @ number)[layers.index] / layers.layouts.pp
-    return np.asarray(mean_state_bytes(layers, kinds, num_kinds, policies) + activations)
+    return np.asarray(kept_at_once * (kept @ number)[layers.index] / layers.layouts.pp)
 
 
 def mean_state_bytes(layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...]) -> Column:
@@ -105,6 +112,19 @@ def estimate_time_floor_s(
 ) -> Column:
     """[n] seconds that no placement of the layout beats; ``after_s``: ``extras_floor_s`` where it is at hand.
 
+    The passes' floor, then what data parallelism cannot hide and the update, of the mean rank, and the slowest device's
+    jitter.
+    """
+    after = extras_floor_s(layers, kinds, num_kinds, policies) if after_s is None else after_s
+    passes = estimate_passes_floor_s(layers, kinds, num_kinds, policies)
+    return np.asarray((passes + after * layers.contention) * (1.0 + layers.jitter))
+
+
+def estimate_passes_floor_s(
+    layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...]
+) -> Column:
+    """[n] seconds of all micro-batches through the pipeline at least, whatever becomes of the state.
+
     Let W be one micro-batch through all layers under their cheapest policies, w_r its part on rank r. A rank starts
     when the first micro-batch reaches it and its last gradient still has all earlier ranks to cross:
     T >= sum_{s<r} w_s + m·w_r for every r, so T >= W / (1 - (1 - 1/m)^p); with a split backward only forwards
@@ -113,7 +133,6 @@ def estimate_time_floor_s(
     A rank's first gradient comes back after all forwards of a micro-batch and the gradients of later stages, when it
     has done no more forwards than it may keep alive: T >= F + I after it + m·w_r - alive·F_r, of the mean rank again.
     Parts of a split vocabulary lie on none of these ways: ``split_ends_s`` adds them.
-    Then what data parallelism cannot hide and the update, of the mean rank, and the slowest device's jitter.
     """
     layouts = layers.layouts
     m, p, v = (column.astype(np.float64) for column in (layouts.num_microbatches, layouts.pp, layouts.vpp))
@@ -151,8 +170,7 @@ def estimate_time_floor_s(
     if layers.setting.shared_cores is not None:
         everywhere = m * (work + p * part_s) * layouts.world_size / p
         pipeline = np.maximum(pipeline, everywhere / layers.setting.shared_cores)
-    after = extras_floor_s(layers, kinds, num_kinds, policies) if after_s is None else after_s
-    return np.asarray((pipeline + after * layers.contention) * (1.0 + layers.jitter))
+    return np.asarray(pipeline)
 
 
 def split_ends_s(layers: PricedLayers, num_kinds: int) -> tuple[Column, Column]:

@@ -134,17 +134,16 @@ class _Split:
         self.simulated: dict[tuple[int, ...], tuple[StageTimes, Simulation, KeptBytes]] = {}
         self.dealt: dict[int, tuple[int, ...]] = {}
         self.deals: dict[tuple[int, ...], tuple[list[Column], tuple[int, ...]]] = {}
+        floor_s = self._in_all_s(_fastest_s(problem, layers, lengths, policies))
+        self.slower = floor_s >= best_s
+        self.bound_s[self.slower] = floor_s[self.slower]
+        if self.slower.all():
+            return
         homes = stages_of(self.name, self.layout.pp, self.layout.vpp).stage_to_rank
         counts = counts_per_rank(problem.kinds, problem.num_kinds, lengths, homes)
         slots = [Slot(rank, tuple(counts[rank].tolist())) for rank in range(self.layout.pp)]
         rooms = SlotRooms(layers, slots, policies, lengths)
-        fits = rooms.can_fit(budget_bytes).all(axis=1)
-        self.slower = np.zeros(n, bool)
-        if fits.any():
-            floor_s = self._in_all_s(_fastest_s(problem, layers, lengths, policies))
-            self.slower = fits & (floor_s >= best_s)
-            self.bound_s[self.slower] = floor_s[self.slower]
-            self._place(rooms, np.flatnonzero(fits & ~self.slower), floor_s)
+        self._place(rooms, np.flatnonzero(rooms.can_fit(budget_bytes).all(axis=1) & ~self.slower), floor_s)
 
     def _place(self, rooms: SlotRooms, rows: NDArray[np.intp], floor_s: Column) -> None:
         """Deal every row its fastest mixes; again under less memory where the order keeps them longer than counted."""

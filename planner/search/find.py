@@ -11,10 +11,11 @@ from planner.assemble import build_plan
 from planner.evaluate import evaluate
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.best_first import Outcome, Progress, search
+from planner.search.best_first import search
 from planner.search.found_order import find_order
 from planner.search.infeasible import explain_infeasible
 from planner.search.reasons import list_alternatives, list_notes
+from planner.search.run import Outcome, Progress
 from planner.search.schedule_choice import say_schedule
 from planner.spread import with_spread
 
@@ -98,7 +99,7 @@ def _certificate(outcome: Outcome, best_s: float, request: Request) -> Certifica
         status="stopped" if outcome.stopped else "proven" if gap <= request.gap else "bounded",
         gap=gap,
         lower_bound_s=min(outcome.bound_s, best_s),
-        considered=len(outcome.layouts),
+        considered=len(outcome.space),
         evaluated=len(outcome.steps_s),
         pruned={rule: count for rule, count in outcome.pruned.items() if count},
         relaxations=RELAXATIONS,

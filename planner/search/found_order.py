@@ -12,7 +12,7 @@ from costmodel.schema.errors import Infeasible
 from planner.evaluate import Evaluated, evaluate, kept_by_stage
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.best_first import Outcome
+from planner.search.run import Outcome
 from planner.synthesis import OrderProblem, synthesize
 
 LAYOUTS = 2

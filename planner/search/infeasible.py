@@ -9,8 +9,9 @@ from costmodel.schema.errors import Infeasible
 from planner.constraints import shown
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.best_first import Outcome, search
-from planner.search.space import enumerate_layouts
+from planner.search.best_first import search
+from planner.search.run import Outcome
+from planner.search.space import enumerate_space
 
 LARGEST_FACTOR = 64
 """How many times the cluster is tried at most."""
@@ -28,7 +29,7 @@ FARTHEST = 16
 def explain_infeasible(request: Request, problem: Problem, outcome: Outcome) -> Infeasible:
     """The error to raise: an empty space names what empties it, a full memory the smallest need and the way out."""
     name, devices = request.model.name, request.cluster.num_devices
-    if not len(outcome.layouts):
+    if not len(outcome.space):
         return Infeasible(
             f"no layout of {name} exists on {devices} {request.device.name} with global batch"
             f" {request.workload.global_batch_size} and sequence {request.workload.seq_len}"
@@ -37,7 +38,7 @@ def explain_infeasible(request: Request, problem: Problem, outcome: Outcome) -> 
             + _said_counts(request),
         )
     budget = claim_budget_bytes(problem.setting, request.fit_probability)
-    layout = outcome.layouts.row(outcome.least_row)
+    layout = outcome.space.row(outcome.least_row)
     in_gib = problem.setting.runtime.memory.fragmentation / 2**30
     short, room = outcome.least_bytes * in_gib, max(budget, 0.0) * in_gib
     nearest = f"tp {layout.tp}, pp {layout.pp}, cp {layout.cp}, dp {layout.dp}, zero {layout.zero_stage}"
@@ -99,7 +100,7 @@ def _near_counts(request: Request) -> list[int]:
             if near < 1:
                 break
             other = _with_node_of(request, near) if alone else _with_nodes(request, near)
-            if len(enumerate_layouts(other)):
+            if len(enumerate_space(other)):
                 found.append(other.cluster.num_devices)
                 break
     return found

@@ -94,8 +94,8 @@ def _pin(costs: LayerCosts, pinned: Pinned) -> LayerCosts:
 
 
 def floor_of_lengths_s(problem: Problem, layers: PricedLayers, policies: tuple[int, ...]) -> Column:
-    """[n] seconds that no placement of the pinned stages beats: all passes of the busiest rank, each layer under its
-    fastest policy.
+    """[n] seconds of all passes that no placement of the pinned stages beats: those of the busiest rank, each layer
+    under its fastest policy.
 
     T >= (m / copies) max_r w_r, w_r one micro-batch through all of rank r's stages, those of all copies.
     """
@@ -110,4 +110,4 @@ def floor_of_lengths_s(problem: Problem, layers: PricedLayers, policies: tuple[i
         counts = counts_per_rank(problem.kinds, kinds, problem.pinned.lengths, stages.stage_to_rank)
         ends = np.stack([stages.embedding, stages.head]).astype(np.float64)
         floor_s[rows] = (layer_s[rows] @ counts.T + ends_s[rows] @ ends).max(axis=1) / stages.copies
-    return np.asarray(floor_s * layouts.num_microbatches * (1.0 + layers.jitter))
+    return np.asarray(floor_s * layouts.num_microbatches)

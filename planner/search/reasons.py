@@ -12,7 +12,7 @@ from planner.prediction import estimate_breakdown
 from planner.problem import Problem
 from planner.request import Request
 from planner.schedules import build_schedule
-from planner.search.best_first import Outcome
+from planner.search.run import Outcome
 from planner.search.schedule_choice import named
 from planner.state_words import state_words
 
@@ -58,7 +58,7 @@ def list_alternatives(request: Request, problem: Problem, outcome: Outcome, best
     for row in _next_rows(outcome):
         if len(found) >= request.top + SPARE or tried >= TRIES * request.top:
             break
-        degrees = _degrees(outcome.layouts.row(row))
+        degrees = _degrees(outcome.space.row(row))
         if degrees in seen:
             continue
         seen.add(degrees)
@@ -91,10 +91,10 @@ def _say_schedule(best: Evaluated, other: Evaluated) -> str:
 def _next_rows(outcome: Outcome) -> list[int]:
     """Rows by what is known of their times - simulated, or priced under uniform policies -, then those whose tight
     bound came near the answer."""
-    uniform = outcome.uniform
-    assert uniform is not None
-    priced = zip(uniform.rows[uniform.fits].tolist(), uniform.step_time_s[uniform.fits].tolist(), strict=True)
-    known_s = {**dict(priced), **outcome.steps_s}
+    known_s: dict[int, float] = {}
+    for one in outcome.looked_at:
+        known_s |= zip(one.rows[one.fits].tolist(), one.step_time_s[one.fits].tolist(), strict=True)
+    known_s |= outcome.steps_s
     return [*sorted(known_s, key=lambda row: known_s[row]), *outcome.near]
 
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
-
 import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.layouts import Layouts
-from costmodel.schedules import SCHEDULES
 from planner.evaluate import Evaluated
 from planner.prediction import estimate_breakdown
-from planner.search.best_first import OF_SCHEDULE, Outcome, price_uniform
+from planner.search.first_look import price_uniform
+from planner.search.run import Outcome
 
 TRIES = 3
 """Other schedules placed for the comparison, at most."""
@@ -69,17 +67,17 @@ def _next_best(outcome: Outcome, best: Evaluated) -> Evaluated | None:
     """The fastest other schedule of the same degrees: of those evaluated, and of a few that look promising."""
     run = outcome.run
     assert run is not None
-    rows = _same_degrees(outcome.layouts, best)
+    rows = _same_degrees(outcome, best)
     if not len(rows):
         return None
     placed: dict[str, Evaluated] = {}
-    promising = price_uniform(run.problem, run.layers, rows, run.policies, run.budget)
+    promising = price_uniform(run.problem, run.priced, rows, run.policies, run.budget)
     likely_s = np.where(promising.fits, promising.step_time_s, np.inf)
     # Whatever was simulated comes first, the fastest first of all.
     known_s = np.array([outcome.steps_s.get(row, np.inf) for row in rows.tolist()])
     tried = 0
-    for row in rows[np.lexsort((likely_s, known_s))].tolist():
-        name = outcome.layouts.schedule_name(row)
+    ranked = rows[np.lexsort((likely_s, known_s))]
+    for row, name in zip(ranked.tolist(), outcome.space.schedule_names(ranked), strict=True):
         if name in placed or name == best.placement.schedule or tried >= TRIES:
             continue
         tried += 1
@@ -89,12 +87,11 @@ def _next_best(outcome: Outcome, best: Evaluated) -> Evaluated | None:
     return min(placed.values(), key=lambda one: one.step_time_s, default=None)
 
 
-def _same_degrees(layouts: Layouts, best: Evaluated) -> NDArray[np.intp]:
+def _same_degrees(outcome: Outcome, best: Evaluated) -> NDArray[np.intp]:
+    """Numbers of the layouts that differ from the best in nothing but the schedule and its stages a rank."""
     own = Layouts.from_rows([(best.placement.layout, best.placement.schedule)])
-    keep = np.ones(len(layouts), bool)
-    for field in fields(Layouts):
-        if field.name not in OF_SCHEDULE:
-            keep &= getattr(layouts, field.name) == getattr(own, field.name)[0]
-    names = [name for name in SCHEDULES if name != best.placement.schedule]
-    codes = [list(SCHEDULES).index(name) for name in names]
-    return np.flatnonzero(keep & np.isin(layouts.schedule, codes))
+    number = outcome.space.number_of(own)
+    if number is None:
+        return np.zeros(0, np.intp)
+    alike = outcome.space.alike(number)
+    return np.asarray(alike[outcome.space.outer["schedule"][outcome.space.outer_of(alike)] != own.schedule[0]])

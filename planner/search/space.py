@@ -1,302 +1,210 @@
-"""The space: every combination of degrees that the model, the cluster, the batch and the runtime admit, as columns."""
+"""The space: every combination of degrees that the model, the cluster, the batch and the runtime admit, as columns.
+
+Two tables are kept, and a layout is a row of each. *Outer* columns are all that layer costs, the order of passes and
+sends depend on. *Inner* ones say how data-parallel ranks split, keep and move their state: which of them are legal
+depends on degrees alone (KEYS), so that equal degrees share them. A layout's number counts outer rows, then inner ones.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from math import gcd
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.layouts import OPTIMIZER_FORMATS, SCHEDULE_CODES, Column, IntColumn, Layouts
-from costmodel.pipeline import schedule_is_legal
-from costmodel.schedules import SCHEDULES
-from costmodel.schema.model import AttentionBlock, LinearAttentionBlock, Mamba2Block, MLABlock, MoEBlock
-from costmodel.schema.runtime import Runtime
-from planner.constraints.rows import admits, admitted_rows, constrained_keys, named_values
-from planner.constraints.techniques import optimizer_technique
+from costmodel.layouts import SCHEDULE_CODES, IntColumn, Layouts
+from costmodel.schema.layout import Layout
+from planner.constraints.keys import KEYS as CONSTRAINABLE
+from planner.constraints.rows import admitted_rows, constrained_keys
 from planner.request import Request
+from planner.search.rules import (
+    Choice,
+    Table,
+    degree_choices,
+    format_choice,
+    micro_batch_choice,
+    offload_choice,
+    order_choice,
+    schedule_choices,
+    sequence_parallel_choice,
+    shard_choice,
+    split_vocabulary,
+    zero_choice,
+)
 from planner.search.shards import grow_shard_groups
 
-MAX_MICRO_BATCH_SIZE = 64
-MIN_TOKENS_PER_CP_RANK = 2048
-"""Context parallelism below this many tokens a rank is left out: no sequence is short of memory there."""
+Rows = NDArray[np.intp]
 
-MOST_PASSES = 2_000_000
-"""Passes of one step's schedule, at most: more would neither be written to a plan nor simulated in reasonable time."""
+KEYS = ("tp", "pp", "cp_ring", "cp_ulysses", "ep", "etp", "order", "vocab_parallel")
+"""The outer columns that inner rules may ask for, beside ``dp``, their replicas in all."""
 
-VPP_CHOICES = {"interleaved-1f1b": (2, 3, 4, 5, 6, 8, 10, 12, 16), "bitpipe": (2,), "zeropp": (1, 2)}
-"""Stages a rank that are tried, by schedule."""
-
-FEW_STAGES = (1, 2, 4, 8)
-"""What is tried of every other schedule, as far as it allows."""
-
-Table = dict[str, IntColumn]
+OF_SCHEDULE = ("schedule", "vpp", "vocab_parallel")
+"""Outer columns in which the schedules of one layout differ."""
 
 
 @dataclass(frozen=True)
-class HeadLimits:
-    """What tensor and sequence-to-head parallelism must divide, over all blocks of the model."""
+class Space:
+    """``key``: [outer rows] which group of inner rows goes with it; ``first``: [keys + 1] where each group starts."""
 
-    heads: int
-    experts: int
+    outer: Table
+    inner: Table
+    key: Rows
+    first: Rows
 
+    @cached_property
+    def start(self) -> Rows:
+        """[outer rows + 1] number of each outer row's first layout."""
+        return np.concatenate([[0], np.cumsum(np.diff(self.first)[self.key])]).astype(np.intp)
 
-def divisors(number: int) -> list[int]:
-    """All divisors, ascending."""
-    return [d for d in range(1, number + 1) if number % d == 0]
+    def __len__(self) -> int:
+        return int(self.start[-1])
 
+    @property
+    def num_outer(self) -> int:
+        return len(self.key)
 
-def head_limits(request: Request) -> HeadLimits:
-    """Greatest common divisors of head counts and of expert counts; 0 experts for a dense model."""
-    heads, experts = 0, 0
-    for kind in request.model.kinds:
-        for block in kind.blocks:
-            if isinstance(block, AttentionBlock | MLABlock | Mamba2Block):
-                heads = gcd(heads, block.num_heads)
-            elif isinstance(block, LinearAttentionBlock):
-                heads = gcd(heads, block.num_value_heads)
-            elif isinstance(block, MoEBlock):
-                experts = gcd(experts, block.num_experts)
-    return HeadLimits(heads or request.model.hidden_size, experts)
+    def outer_of(self, numbers: Rows) -> Rows:
+        """The outer row of each layout."""
+        return np.asarray(np.searchsorted(self.start, numbers, side="right") - 1)
+
+    def numbers_of(self, rows: Rows) -> tuple[Rows, Rows]:
+        """All layouts of some outer rows: their numbers, and for each its place in ``rows``."""
+        counts = self.start[rows + 1] - self.start[rows]
+        place = np.repeat(np.arange(len(rows)), counts)
+        before = np.cumsum(counts) - counts
+        return self.start[rows][place] + np.arange(len(place)) - before[place], place
+
+    def take(self, numbers: Rows) -> Layouts:
+        """Some layouts, by number."""
+        outer = self.outer_of(numbers)
+        inner = self.first[self.key[outer]] + numbers - self.start[outer]
+        columns = {name: column[outer] for name, column in self.outer.items()}
+        return _as_layouts(columns | {name: column[inner] for name, column in self.inner.items()})
+
+    def all_layouts(self) -> Layouts:
+        """Every layout."""
+        return self.take(np.arange(len(self)))
+
+    def outer_layouts(self) -> Layouts:
+        return _outer_layouts(self.outer)
+
+    def row(self, number: int) -> Layout:
+        return self.take(np.array([number])).row(0)
+
+    def schedule_names(self, numbers: Rows) -> list[str]:
+        return [SCHEDULE_CODES[code] for code in self.outer["schedule"][self.outer_of(numbers)].tolist()]
+
+    def alike(self, number: int) -> Rows:
+        """Numbers of the layouts that differ from this one in their schedule's columns alone, itself included."""
+        outer = int(self.outer_of(np.array([number]))[0])
+        inner = self.first[self.key[outer]] + number - self.start[outer]
+        own = {name: column[inner] for name, column in self.inner.items()}
+        same = np.flatnonzero(self._but_schedule == self._but_schedule[outer])
+        places = {key: self._inner_place(key, own) for key in np.unique(self.key[same]).tolist()}
+        found = [(row, places[key]) for row, key in zip(same.tolist(), self.key[same].tolist(), strict=True)]
+        return np.array([self.start[row] + place for row, place in found if place is not None], np.intp)
+
+    def _inner_place(self, key: int, values: dict[str, Any]) -> int | None:
+        """Where in a group of inner rows these values stand; None where they don't."""
+        group = slice(self.first[key], self.first[key + 1])
+        equal = np.all([self.inner[name][group] == value for name, value in values.items()], axis=0)
+        return int(equal.argmax()) if equal.any() else None
+
+    def number_of(self, layout: Layouts) -> int | None:
+        """The number of the one layout given; None where the space has none such."""
+        keep = np.ones(self.num_outer, bool)
+        for name in self.outer.keys() - {"world", "dp"}:
+            keep &= self.outer[name] == getattr(layout, name)[0]
+        own = {name: getattr(layout, name)[0] for name in self.inner}
+        for outer in np.flatnonzero(keep).tolist():
+            place = self._inner_place(int(self.key[outer]), own)
+            if place is not None:
+                return int(self.start[outer] + place)
+        return None
+
+    @cached_property
+    def _but_schedule(self) -> IntColumn:
+        """[outer rows] equal where all but the schedule's columns are."""
+        return _codes([column for name, column in self.outer.items() if name not in OF_SCHEDULE])
 
 
 def enumerate_layouts(request: Request) -> Layouts:
-    """Every layout of the request's space, one row each.
+    """Every layout of the request's space, one row each."""
+    return enumerate_space(request).all_layouts()
 
-    World equation, divisibility of heads, experts, sequence and batch, the schedules' own rules, and what the
+
+def enumerate_space(request: Request) -> Space:
+    """World equation, divisibility of heads, experts, sequence and batch, the schedules' own rules, and what the
     runtime cannot do are applied while the columns grow, so nothing illegal is ever held.
     """
-    limits = head_limits(request)
-    world = request.cluster.num_devices
-    table: Table = {"world": np.array([world], np.int64)}
-    for name, values, legal in _degrees(request, limits):
-        table = _cross(table, name, _allowed(request, name, values), legal)
-    table["dp_replicate"] = _replicas(table)
-    table = _keep(table, _admitted(request, "dp_replicate", table["dp_replicate"]))
-    table = _cross_micro_batches(request, table)
-    table = _cross_schedules(request, table)
-    table = _split_vocabulary(request, table)
-    table = _cross(table, "zero_stage", _zero_stages(request), _zero_legal(request))
-    table = _cross(table, "sequence_parallel", *_sequence_parallel(request))
-    table = _cross(table, "order", (0, 1), _order_legal(request))
-    table = grow_shard_groups(request, table)
-    table = _cross(table, "optimizer_format", _formats(request), lambda t: np.ones(len(t["tp"]), bool))
-    shares = _offloads(request)
-    table = _cross(table, "offload", range(len(shares)), lambda t: np.ones(len(t["tp"]), bool))
-    layouts = _as_layouts(table, np.array(shares))
-    return layouts.take(admitted_rows(request, layouts)) if constrained_keys(request) else layouts
+    world = np.array([request.cluster.num_devices], np.int64)
+    outer: Table = {"world": world}
+    for choice in degree_choices(request):
+        outer = _cross(outer, choice)
+    outer["dp"] = outer["world"] // (outer["tp"] * outer["pp"] * outer["cp_ring"] * outer["cp_ulysses"])
+    outer = _cross(outer, micro_batch_choice(request))
+    outer["num_microbatches"] = request.workload.global_batch_size // (outer["dp"] * outer["micro_batch_size"])
+    for choice in schedule_choices(request):
+        outer = _cross(outer, choice)
+    outer = split_vocabulary(request, outer)
+    for choice in (sequence_parallel_choice(request), order_choice(request)):
+        outer = _cross(outer, choice)
+    return _with_inner(request, outer)
 
 
-def _degrees(
-    request: Request, limits: HeadLimits
-) -> list[tuple[str, Sequence[int], Callable[[Table], NDArray[np.bool_]]]]:
-    world, model = request.cluster.num_devices, request.model
-    ways = divisors(world)
-    inner = int(request.cluster.levels[0].size)
-    seq_len = request.workload.seq_len
-    context = request.runtime.context_parallel
-    wide = named_values(request, "tp")
-    tp = [d for d in divisors(limits.heads) if d in ways and (d <= inner or d in wide)]
-    most_cp = _most_cp(request)
-    cp = [d for d in ways if d == 1 or (seq_len % (2 * d) == 0 and d <= most_cp)]
-    ep = [d for d in divisors(limits.experts or 1) if world % d == 0]
-    if not request.runtime.expert_parallel:
-        ep = [1]
-    etp = [d for d in tp if d == 1 or (limits.experts and request.runtime.expert_tensor_parallel)]
-    return [
-        ("tp", tp, lambda t: world % t["tp"] == 0),
-        ("pp", [d for d in ways if d <= model.num_layers], lambda t: world % (t["tp"] * t["pp"]) == 0),
-        (
-            "cp_ulysses",
-            cp if "ulysses" in context else (1,),
-            lambda t: (
-                (world % (t["tp"] * t["pp"] * t["cp_ulysses"]) == 0) & (limits.heads % (t["tp"] * t["cp_ulysses"]) == 0)
-            ),
-        ),
-        ("cp_ring", cp if "ring" in context else (1,), lambda t: _cp_legal(t, world, seq_len, most_cp)),
-        ("dp_shard", ways, lambda t: world % (t["tp"] * t["pp"] * t["cp_ring"] * t["cp_ulysses"] * t["dp_shard"]) == 0),
-        (
-            "etp",
-            etp,
-            lambda t: (t["etp"] == 1) | (t["etp"] == t["tp"]) | np.isin(t["etp"], named_values(request, "etp")),
-        ),
-        ("ep", ep, lambda t: (t["world"] // t["pp"]) % (t["etp"] * t["ep"]) == 0),
-    ]
+def _with_inner(request: Request, outer: Table) -> Space:
+    """The inner rows of every combination of KEYS in ``outer``; what constraints rule out goes from either table."""
+    _, where, key = np.unique(_codes([outer[name] for name in KEYS]), return_index=True, return_inverse=True)
+    inner: Table = {name: outer[name][where] for name in ("world", "dp", *KEYS)} | {"key": np.arange(len(where))}
+    inner = _cross(inner, shard_choice(request))
+    inner["dp_replicate"] = inner["dp"] // inner["dp_shard"]
+    inner = grow_shard_groups(request, _cross(inner, zero_choice(request)))
+    for choice in (format_choice(request), offload_choice(request)):
+        inner = _cross(inner, choice)
+    shared = {"world", "dp", "key", *KEYS}
+    own, key = [name for name in inner if name not in shared], key.reshape(-1)
+    if constrained_keys(request):
+        others = [name for name in CONSTRAINABLE if name not in own]
+        inner = _keep(inner, admitted_rows(request, _as_layouts(inner), others))
+        keep = admitted_rows(request, _outer_layouts(outer), own)
+        outer, key = _keep(outer, keep), key[keep]
+    inner = _keep(inner, np.argsort(inner["key"], kind="stable"))
+    first = np.searchsorted(inner["key"], np.arange(len(where) + 1))
+    return Space(outer, {name: inner[name] for name in own}, key, first)
 
 
-def _most_cp(request: Request) -> int:
-    """As many ranks as have enough tokens each, or as the user names."""
-    ring, ulysses, both = (max(named_values(request, f"cp{of}"), default=1) for of in ("_ring", "_ulysses", ""))
-    return max(request.workload.seq_len // MIN_TOKENS_PER_CP_RANK, ring * ulysses, both)
+def _outer_layouts(outer: Table) -> Layouts:
+    """Every outer row once, its state split over all replicas but nothing said of how."""
+    return _as_layouts(outer | {"dp_shard": outer["dp"], "dp_replicate": np.ones_like(outer["dp"])})
 
 
-def _cp_legal(table: Table, world: int, seq_len: int, most: int) -> NDArray[np.bool_]:
-    cp = table["cp_ring"] * table["cp_ulysses"]
-    return np.asarray(
-        (world % (table["tp"] * table["pp"] * cp) == 0) & ((cp == 1) | ((cp <= most) & (seq_len % (2 * cp) == 0)))
-    )
+def _keep(table: Table, rows: Rows | NDArray[np.bool_]) -> Table:
+    return {name: column[rows] for name, column in table.items()}
 
 
-def _cross(table: Table, name: str, values: Sequence[int], legal: Callable[[Table], NDArray[np.bool_]]) -> Table:
+def _codes(columns: list[IntColumn]) -> IntColumn:
+    """[n] equal where rows are: the columns as digits of one number."""
+    code = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        values, digit = np.unique(column, return_inverse=True)
+        code = code * len(values) + digit
+    return code
+
+
+def _cross(table: Table, choice: Choice) -> Table:
     """Every row with every value, less what is not legal."""
+    name, values, legal = choice
     rows = len(next(iter(table.values())))
     grown = {key: np.repeat(column, len(values)) for key, column in table.items()}
-    grown[name] = np.tile(np.asarray(values, np.int64), rows)
-    return _keep(grown, legal(grown)) if len(values) else {key: column[:0] for key, column in grown.items()}
+    whole = all(isinstance(value, int) for value in values)
+    grown[name] = np.tile(np.asarray(values, np.int64 if whole else np.float64), rows)
+    return _keep(grown, legal(grown))
 
 
-def _keep(table: Table, mask: NDArray[np.bool_]) -> Table:
-    return {key: column[mask] for key, column in table.items()}
-
-
-def _allowed(request: Request, name: str, values: Sequence[int]) -> Sequence[int]:
-    """The values that --fix, --limit and --forbid leave."""
-    return [value for value in values if admits(request, name, value)]
-
-
-def _admitted(request: Request, name: str, column: IntColumn) -> NDArray[np.bool_]:
-    return np.isin(column, _allowed(request, name, np.unique(column).tolist()))
-
-
-def _replicas(table: Table) -> IntColumn:
-    used = table["tp"] * table["pp"] * table["cp_ring"] * table["cp_ulysses"] * table["dp_shard"]
-    return np.asarray(table["world"] // used)
-
-
-def _cross_micro_batches(request: Request, table: Table) -> Table:
-    batch = request.workload.global_batch_size
-    large = named_values(request, "micro_batch_size")
-    few = range(1, min(MAX_MICRO_BATCH_SIZE, batch) + 1)
-    sizes = [d for d in sorted({*few, *large}) if batch % d == 0]
-
-    def legal(t: Table) -> NDArray[np.bool_]:
-        dp = t["dp_shard"] * t["dp_replicate"]
-        return np.asarray(batch % (dp * t["micro_batch_size"]) == 0)
-
-    table = _cross(table, "micro_batch_size", _allowed(request, "micro_batch_size", sizes), legal)
-    table["num_microbatches"] = batch // (table["dp_shard"] * table["dp_replicate"] * table["micro_batch_size"])
-    return table
-
-
-def _cross_schedules(request: Request, table: Table) -> Table:
-    names = [name for name in SCHEDULE_CODES if name in request.runtime.schedules and admits(request, "schedule", name)]
-    if request.schedules is not None:
-        names = [name for name in names if name in request.schedules]
-    table = _cross(
-        table, "schedule", [SCHEDULE_CODES.index(name) for name in names], lambda t: np.ones(len(t["tp"]), bool)
-    )
-    layers = request.model.num_layers
-    tried = {SCHEDULE_CODES.index(name): VPP_CHOICES.get(name, FEW_STAGES) for name in names}
-    named = named_values(request, "vpp")
-    vpps = sorted({vpp for choices in tried.values() for vpp in choices} | set(named))
-
-    def is_tried(t: Table) -> NDArray[np.bool_]:
-        """Whatever was named, and else what is tried of the row's schedule."""
-        if named:
-            return np.ones(len(t["tp"]), bool)
-        of_own = [(t["schedule"] == code) & np.isin(t["vpp"], vpps) for code, vpps in tried.items()]
-        return np.asarray(np.any(of_own, axis=0))
-
-    def legal(t: Table) -> NDArray[np.bool_]:
-        columns: dict[str, Any] = {field.name: t.get(field.name, t["tp"]) for field in fields(Layouts)}
-        # With one stage every schedule is gradient accumulation; only 1f1b stands for it.
-        lone = (t["pp"] > 1) | (t["schedule"] == SCHEDULE_CODES.index("1f1b"))
-        short = 2 * t["pp"] * t["vpp"] * t["num_microbatches"] <= MOST_PASSES
-        rounds = can_interleave(request.runtime, t["schedule"], t["pp"], t["num_microbatches"])
-        return np.asarray(
-            is_tried(t) & rounds & schedule_is_legal(Layouts(**columns)) & (t["pp"] * t["vpp"] <= layers) & lone & short
-        )
-
-    return _cross(table, "vpp", _allowed(request, "vpp", vpps), legal)
-
-
-def _split_vocabulary(request: Request, table: Table) -> Table:
-    """Whether the row's schedule splits the vocabulary, where the runtime and the model can."""
-    splits = np.array([form.barriers > 0 for form in SCHEDULES.values()])[table["schedule"]]
-    table = table | {"vocab_parallel": splits.astype(np.int64)}
-    can = can_split_vocabulary(request, table["pp"], table["tp"])
-    return _keep(table, (~splits | can) & _admitted(request, "vocab_parallel", table["vocab_parallel"]))
-
-
-def can_split_vocabulary(request: Request, pp: Any, tp: Any) -> Any:
-    """Whether the runtime splits the model's vocabulary over ``pp`` ranks beside ``tp``, each with a row at least."""
-    rules, model = request.runtime.vocab_parallel, request.model
-    if rules is None or (model.tie_word_embeddings and not rules.tied) or not model.has_head:
-        return (pp < 0) & (tp < 0)
-    rows = -(-model.vocab_size // pp)
-    return (rows * (pp - 1) < model.vocab_size) & (rules.beside_tensor | (tp == 1))
-
-
-def can_interleave(runtime: Runtime, schedule: Any, pp: Any, num_microbatches: Any) -> Any:
-    """Whether the runtime's interleaved 1F1B takes so many micro-batches; ``schedule``: a name, or codes."""
-    interleaved = "interleaved-1f1b" if isinstance(schedule, str) else SCHEDULE_CODES.index("interleaved-1f1b")
-    return runtime.interleaves_any_number | (schedule != interleaved) | (num_microbatches % pp == 0)
-
-
-def _zero_stages(request: Request) -> list[int]:
-    return [stage for stage in request.runtime.state.zero_stages if admits(request, "zero_stage", stage)]
-
-
-def _zero_legal(request: Request) -> Callable[[Table], NDArray[np.bool_]]:
-    over_cp, rules = request.runtime.state.shards_over_cp, request.runtime.vocab_parallel
-
-    def legal(t: Table) -> NDArray[np.bool_]:
-        cp = t["cp_ring"] * t["cp_ulysses"] if over_cp else np.ones_like(t["tp"])
-        beside_parts = (t["vocab_parallel"] == 0) | np.isin(t["zero_stage"], () if rules is None else rules.zero_stages)
-        # Plain data parallelism is dp_shard = 1; sharding needs somebody to share with.
-        shared = np.where(t["zero_stage"] == 0, t["dp_shard"] == 1, t["dp_shard"] * cp > 1)
-        return np.asarray(beside_parts & shared)
-
-    return legal
-
-
-def _sequence_parallel(request: Request) -> tuple[list[int], Callable[[Table], NDArray[np.bool_]]]:
-    """Values and rule. With tp = 1 there is nothing to split, and 1 stands for both."""
-    never = request.runtime.sequence_parallel == "never" or not admits(request, "sequence_parallel", True)
-    always = request.runtime.sequence_parallel == "always" or not admits(request, "sequence_parallel", False)
-    if never:
-        return [0, 1], lambda t: (t["sequence_parallel"] == 1) == (t["tp"] == 1)
-    if always:
-        return [1], lambda t: np.ones(len(t["tp"]), bool)
-    return [0, 1], lambda t: (t["sequence_parallel"] == 1) | (t["tp"] > 1)
-
-
-def _order_legal(request: Request) -> Callable[[Table], NDArray[np.bool_]]:
-    """Data parallel outermost is a layout of its own only where pipeline neighbours could share a node."""
-    levels = request.cluster.levels
-    inner = int(levels[0].size) if len(levels) <= 2 else request.cluster.num_devices
-
-    def legal(t: Table) -> NDArray[np.bool_]:
-        both = (t["pp"] > 1) & (t["dp_replicate"] * t["dp_shard"] > 1)
-        return np.asarray((t["order"] == 0) | (both & (t["tp"] * t["cp_ring"] * t["cp_ulysses"] < inner)))
-
-    return legal
-
-
-def _formats(request: Request) -> list[int]:
-    """Codes of the optimizer's formats that the runtime has and --allow names; one for all without moments."""
-    usable = [
-        OPTIMIZER_FORMATS.index(name)
-        for name in request.runtime.optimizer_formats
-        if name == "fp32" or optimizer_technique(name) in request.allowed
-    ]
-    return usable if request.workload.optimizer_state_bytes else [0]
-
-
-def _offloads(request: Request) -> list[float]:
-    """Shares of the optimizer on the host: none, all, and what the user names; what else is worth trying comes with
-    prices (``offload.py``)."""
-    if not request.runtime.optimizer_offload or request.device.vendor == "cpu":
-        return [0.0]
-    named = named_values(request, "optimizer_offload") if request.runtime.partial_optimizer_offload else ()
-    return [share for share in sorted({0.0, 1.0, *named}) if admits(request, "optimizer_offload", share)]
-
-
-def _as_layouts(table: Table, shares: Column) -> Layouts:
+def _as_layouts(table: Table) -> Layouts:
     """Choices that the space does not name are left at their defaults, whose code is 0."""
     none = np.zeros_like(table["tp"])
     columns: dict[str, Any] = {field.name: table.get(field.name, none) for field in fields(Layouts)}
-    return Layouts(**columns | {"optimizer_offload": shares[table["offload"]]})
+    return Layouts(**columns | {"optimizer_offload": columns["optimizer_offload"].astype(np.float64)})

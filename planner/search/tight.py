@@ -6,6 +6,8 @@ For a step time T every stage has some seconds w_s(T) a micro-batch, by the path
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +19,8 @@ from planner.search.bounds import least_evenness, least_in_flight, mean_state_by
 from planner.search.stage_limits import ROUNDING, StageLimits
 
 BISECTIONS = 14
+BLOCK = 8192
+"""Rows asked at a time whether they can do it on average."""
 CHUNK_CELLS = 2_000_000
 """Rows are taken so many at a time that stages x mixes stay below this."""
 
@@ -29,12 +33,17 @@ def tighten(
     floor_s: Column,
     after_s: Column,
     best_s: float,
+    out_of_time: Callable[[], bool] = lambda: False,
 ) -> Column:
     """[n] seconds that no placement of a row beats, at least ``floor_s``, ``after_s`` of them after the passes; inf for
-    rows that cannot reach ``best_s``."""
-    bounds = np.full(len(floor_s), np.inf)
-    hopeful = _can_reach_on_average(problem, layers, policies, budget_bytes, after_s, best_s)
-    layouts = layers.layouts
+    rows that cannot reach ``best_s``. Once ``out_of_time`` says so, rows keep their floor."""
+    bounds, layouts = np.full(len(floor_s), np.inf), layers.layouts
+    hopeful = np.ones(len(floor_s), bool)
+    for start in range(0, len(floor_s), BLOCK):
+        block = slice(start, start + BLOCK)
+        hopeful[block] = _can_reach_on_average(
+            problem, layers.take(block), policies, budget_bytes, after_s[block], best_s
+        )
     keys = np.stack([layouts.pp, layouts.vpp, placement_codes(layouts)], axis=1)
     groups, group = np.unique(keys, axis=0, return_inverse=True)
     for index, (pp, _, _) in enumerate(groups.tolist()):
@@ -43,6 +52,9 @@ def tighten(
             continue
         size = max(1, CHUNK_CELLS // (pp * (len(policies) * problem.num_kinds) ** 2))
         for rows in np.array_split(members, -(-len(members) // size)):
+            if out_of_time():
+                bounds[rows] = floor_s[rows]
+                continue
             bounds[rows] = _tighten_equal(
                 problem, layers.take(rows), policies, budget_bytes, floor_s[rows], after_s[rows], best_s
             )

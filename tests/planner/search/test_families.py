@@ -10,10 +10,10 @@ from small_instances import build_model, build_request
 
 from costmodel.price import price_layers
 from planner.problem import Problem
-from planner.search.best_first import family_of_rows
 from planner.search.bounds import estimate_memory_floor_bytes, extras_floor_s
 from planner.search.place import place
 from planner.search.policies import policy_sets
+from planner.search.run import family_of_rows
 from planner.search.space import enumerate_layouts
 
 

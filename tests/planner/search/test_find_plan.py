@@ -16,10 +16,10 @@ from costmodel.schema.errors import Infeasible, SolverTimeout
 from costmodel.schema.plan import Plan
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.best_first import Progress
 from planner.search.bounds import estimate_memory_floor_bytes
 from planner.search.find import find_plan
 from planner.search.policies import policy_sets
+from planner.search.run import Progress
 from planner.search.space import enumerate_layouts
 
 MOST_ROWS = 40

@@ -111,9 +111,9 @@ def test_bounds_hold_for_pinned_stages_under_every_kind_of_schedule(pp: int, vpp
     best = outcome.best
     assert best is not None
     assert best.placement.layers_per_stage == lengths
-    assert len(outcome.steps_s) + sum(outcome.pruned.values()) == len(outcome.layouts)
-    for row in range(len(outcome.layouts)):
-        layout = outcome.layouts.row(row)
+    assert len(outcome.steps_s) + sum(outcome.pruned.values()) == len(outcome.space)
+    for row in range(len(outcome.space)):
+        layout = outcome.space.row(row)
         one = evaluate(best.problem, Placement(layout, schedule, lengths, (0,) * 8))
         if one.fits_probability >= request.fit_probability:
             assert outcome.bound_s <= one.step_time_s * (1 + 1e-9)

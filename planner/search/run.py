@@ -1,0 +1,127 @@
+"""One best-first run: what has been placed, the incumbent, and the bounds of what was placed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodel.layouts import Column
+from costmodel.memory import claim_budget_bytes
+from costmodel.price import PricedLayers
+from planner.evaluate import Evaluated
+from planner.problem import Problem
+from planner.request import Request
+from planner.search.first_look import UniformPrices
+from planner.search.pinned import with_pins
+from planner.search.place import place
+from planner.search.placed import Placed
+from planner.search.policies import policy_sets
+from planner.search.scan import Found, PricedSpace
+from planner.search.space import Rows, Space
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a long search says of itself. ``about``: which of several searches it is."""
+
+    considered: int
+    evaluated: int
+    best_s: float | None
+    bound_s: float | None
+    about: str = ""
+
+
+@dataclass
+class Outcome:
+    """What the search found, and the account of everything it did not look at; layouts go by their number in ``space``.
+
+    ``evaluated``: the answers as they got better, and whatever was simulated alone. ``steps_s``: of all that were
+    simulated. ``looked_at``: closed-form prices of the most promising. ``near``: those whose tight bound came near the
+    answer, nearest first.
+    """
+
+    space: Space
+    steps_s: dict[int, float] = field(default_factory=dict)
+    evaluated: list[Evaluated] = field(default_factory=list)
+    pruned: dict[str, int] = field(default_factory=dict)
+    bound_s: float = 0.0
+    stopped: bool = False
+    wall_s: float = 0.0
+    looked_at: list[UniformPrices] = field(default_factory=list)
+    near: list[int] = field(default_factory=list)
+    run: Run | None = None
+    least_bytes: float = np.inf
+    least_row: int = -1
+
+    @property
+    def best(self) -> Evaluated | None:
+        return min(self.evaluated, key=lambda one: one.step_time_s, default=None)
+
+
+class Run:
+    """``problem``: with the user's pins. ``best_s``: the incumbent's step. ``proven``: bounds of what was placed.
+
+    ``done``: its numbers.
+    """
+
+    def __init__(
+        self, request: Request, problem: Problem, outcome: Outcome, began: float,
+        on_progress: Callable[[Progress], None] | None,
+    ) -> None:  # fmt: skip
+        self.request, self.outcome, self.began, self.on_progress = request, outcome, began, on_progress
+        self.sets = policy_sets(request)
+        self.policies = tuple(sorted({policy for one in self.sets for policy in one}))
+        self.problem = with_pins(request, problem, self.policies)
+        self.priced = PricedSpace(self.problem, outcome.space)
+        self.budget = claim_budget_bytes(problem.setting, request.fit_probability)
+        self.best_s = float("inf")
+        self.proven: list[float] = []
+        self.done: set[int] = set()
+
+    def out_of_time(self) -> bool:
+        return perf_counter() - self.began > self.request.time_limit_s
+
+    def place(self, number: int, limit_s: float) -> Placed:
+        """The best placement of a layout, or why there is none faster than the limit."""
+        return self._place(np.array([number]), np.zeros(1), limit_s)[0]
+
+    def _place(self, numbers: Rows, after_s: Column, limit_s: float) -> list[Placed]:
+        return place(self.problem, self.priced.take(numbers), after_s, self.sets, self.budget, limit_s)
+
+    def evaluate(self, members: Found) -> None:
+        """Place the layouts of one family, whatever was placed before left out."""
+        numbers, bounds = members.numbers, members.bounds
+        placed = self._place(numbers, members.after_s, self.best_s)
+        self.done.update(numbers.tolist())
+        self.proven += [max(one.bound_s, bound) for one, bound in zip(placed, bounds.tolist(), strict=True)]
+        for number, one in zip(numbers.tolist(), placed, strict=True):
+            if one.step_s < np.inf:
+                self.outcome.steps_s[number] = one.step_s
+            else:
+                rule = "stage program" if one.slower else "memory, layer by layer"
+                self.outcome.pruned[rule] = self.outcome.pruned.get(rule, 0) + 1
+            if one.evaluated is not None:
+                self.outcome.evaluated.append(one.evaluated)
+                self.best_s = min(self.best_s, one.evaluated.step_time_s)
+        self.say(float(bounds[0]))
+
+    def say(self, bound_s: float) -> None:
+        if self.on_progress is not None:
+            best = None if self.best_s == float("inf") else self.best_s
+            self.on_progress(Progress(len(self.outcome.space), len(self.outcome.steps_s), best, bound_s or None))
+
+
+def family_of_rows(layers: PricedLayers) -> NDArray[np.intp]:
+    """[n] equal where rows share layer costs, sends and order of passes: they differ in how state is sharded alone."""
+    layouts = layers.layouts
+    same = (
+        layouts.schedule, layouts.pp, layouts.vpp, layouts.num_microbatches, layouts.world_size, layers.index,
+        layers.edge_s, layers.busy_s,
+    )  # fmt: skip
+    if not len(layouts):
+        return np.zeros(0, np.intp)
+    return np.asarray(np.unique(np.stack(same, axis=1).astype(np.float64), axis=0, return_inverse=True)[1].ravel())
