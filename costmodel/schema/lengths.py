@@ -9,6 +9,9 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from costmodel.schema.base import Spec
 from costmodel.schema.layout import RecomputePolicy
 
+DOCUMENT: Literal["mixed-lengths"] = "mixed-lengths"
+"""What tells the file from a plan's."""
+
 
 class LengthShare(Spec):
     """``count`` sequences of up to ``length`` tokens, over all groups of a shape; ``packed`` at once in a group."""
@@ -53,6 +56,7 @@ class LengthPlan(Spec):
     all, which may be the same. gain = uniform / mixed - 1; gap = (mixed - lower bound) / mixed.
     """
 
+    document: Literal["mixed-lengths"] = DOCUMENT
     schema_version: Literal[1] = 1
     model: str
     cluster: str

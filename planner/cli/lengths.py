@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from costmodel.schema.errors import InvalidSpec
 
 if TYPE_CHECKING:
+    from costmodel.schema.lengths import LengthPlan
     from planner.decisions.question import Question
     from planner.lengths import Histogram
     from planner.request import Request
@@ -41,7 +42,6 @@ def answer_lengths(
 
     Raises Infeasible, InvalidSpec.
     """
-    from planner.cli.files import write_text
     from planner.decisions.counts import parse_counts
     from planner.lengths import find_length_plan
 
@@ -52,7 +52,26 @@ def answer_lengths(
         raise InvalidSpec(f"--plot {plot}: --lengths plans one step, which is no curve")
     if question.asked:
         raise InvalidSpec("--lengths plans one step: it answers no question of tokens, deadlines, prices or failures")
-    plan = find_length_plan(ask(None if counts is None else counts[0]), histogram)
+    deliver_lengths(find_length_plan(ask(None if counts is None else counts[0]), histogram), out=out, json=json)
+
+
+def lengths_from(data: Any, path: str) -> LengthPlan | None:
+    """A LengthPlan from a JSON document that was read from ``path``; None where it is something else.
+
+    Raises InvalidSpec for a malformed one.
+    """
+    from costmodel.schema.lengths import DOCUMENT, LengthPlan
+    from planner.cli.files import name_of
+
+    if not isinstance(data, dict) or data.get("document") != DOCUMENT:
+        return None
+    return LengthPlan.load(data, name_of(path))
+
+
+def deliver_lengths(plan: LengthPlan, *, out: Path | None, json: bool) -> None:
+    """Write the file, if asked for; print JSON or the report. Raises InvalidSpec (unwritable file)."""
+    from planner.cli.files import write_text
+
     text = plan.model_dump_json(indent=1) + "\n"
     if out is not None:
         write_text(out, text)

@@ -8,6 +8,7 @@ from collections import Counter
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import AXES, EXPERT_AXES, Layout
 from costmodel.schema.plan import Plan, PlanCluster
+from costmodel.schema.workload import Workload
 from planner.placement import Placement
 from planner.state_words import state_words
 
@@ -62,6 +63,7 @@ def predict_command(plan: Plan) -> str:
         f"--optimizer {workload.optimizer}",
         f"--grad-reduce-dtype {workload.grad_reduce_dtype}",
         f"--runtime {shlex.quote(plan.runtime)}",
+        *_routing_arguments(workload),
     ]
     compiled = plan.runtime_spec.compiled_kernels
     if compiled is not None and plan.runtime_spec.kernels == compiled:
@@ -86,6 +88,14 @@ def _model_argument(plan: Plan) -> str:
     from costmodel.catalog.models import model_names
 
     return plan.model.name if plan.model.name in model_names() else "CONFIG.json"
+
+
+def _routing_arguments(workload: Workload) -> list[str]:
+    """How tokens fall on experts, where that is not the default."""
+    if workload.moe_capacity_factor is not None:
+        return [f"--moe-capacity-factor {workload.moe_capacity_factor:g}"]
+    usual = Workload.model_fields["moe_imbalance"].default
+    return [] if workload.moe_imbalance == usual else [f"--moe-imbalance {workload.moe_imbalance:g}"]
 
 
 def _cluster_arguments(plan: Plan) -> list[str]:

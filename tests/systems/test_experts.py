@@ -12,7 +12,9 @@ from planner.evaluate import Evaluated, evaluate
 from planner.placement import Placement
 from planner.prediction import estimate_breakdown
 from planner.problem import Problem
+from planner.report.line import predict_command
 from planner.request import Request, build_request
+from planner.search import find_plan
 from planner.search.best_first import search
 
 
@@ -120,3 +122,14 @@ def test_loads_that_cannot_be(model: str, options: dict[str, float], says: str) 
     with pytest.raises(InvalidSpec) as refused:
         ask(model, 8, **options)
     assert says in refused.value.message
+
+
+def test_the_command_says_the_load_again() -> None:
+    """What ``plan predict`` is printed with prices the same question: an unusual load or a capacity is part of it."""
+    for option, words in (
+        ({"moe_imbalance": 2.0}, "--moe-imbalance 2"),
+        ({"moe_capacity_factor": 1.25}, "--moe-capacity-factor 1.25"),
+    ):
+        plan = find_plan(ask("olmoe-1b-7b", 8, "tp=1", "ep=8", **option))
+        assert words in predict_command(plan)
+    assert "--moe" not in predict_command(find_plan(ask("olmoe-1b-7b", 8, "tp=1", "ep=8")))

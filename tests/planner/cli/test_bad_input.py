@@ -90,6 +90,8 @@ def test_a_number_of_devices_that_fills_no_nodes(plan: Any) -> None:
         (("--model", "tiny", "--tp", "2", "--order", "tp,pp"), ("order",)),
         (("--model", "tiny", "--tp", "2", "--ep", "4"), ("ep 4",)),
         (("--model", "tiny", "--layout", "nowhere.json"), ("nowhere.json",)),
+        (("--model", "tiny", "--moe-imbalance", "2"), ("--moe-imbalance 2", "no experts")),
+        (("--model", "mixtral-8x7b", "--moe-capacity-factor", "0"), ("--moe-capacity-factor 0", "above 0")),
     ],
 )
 def test_predict_refuses(plan: Any, arguments: tuple[str, ...], words: tuple[str, ...]) -> None:

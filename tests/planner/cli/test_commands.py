@@ -18,6 +18,8 @@ from planner.schedules.names import DEFERRED, NAMES
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch, make_plan: Any) -> list[Any]:
     """Stands in for search and prediction: records each question and answers with the small plan."""
+    import planner.search.space  # noqa: F401  (constraints look into the space, which the stand-in has not)
+
     asked: list[Any] = []
     search, predict = ModuleType("planner.search"), ModuleType("planner.predict")
 
@@ -273,3 +275,13 @@ def test_catalogs(plan: Any, command: str, name: str) -> None:
     assert any(line.split()[0] == name for line in table.out.splitlines()[1:])
     assert name in [row["name"] for row in json.loads(plan(command, "--json").out)]
     assert "nothing by that name" in plan(command, "no-such-thing").out
+
+
+@pytest.mark.parametrize("command", [(), ("predict", "--ep", "8")])
+def test_the_load_of_experts_is_part_of_the_question(plan: Any, answers: list[Any], command: tuple[str, ...]) -> None:
+    asked = ("--model", "mixtral-8x7b", "--gpus", "8", "--runtime", "megatron", "--calibration", "none")
+    assert plan(*command, *asked, "--moe-imbalance", "1.5").status == 0
+    assert plan(*command, *asked, "--moe-capacity-factor", "1").status == 0
+    busy, capped = (question[0].workload for question in answers)
+    assert (busy.moe_imbalance, busy.moe_capacity_factor) == (1.5, None)
+    assert capped.moe_capacity_factor == 1.0

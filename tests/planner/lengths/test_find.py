@@ -112,6 +112,11 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert LengthPlan.load_json(out.read_text(), "plan").sequences == 422
     assert status_of([*asked, "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["longest"] == 16384
+    assert status_of(["show", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[:8] == report.splitlines()[:8]
+    out.write_text(out.read_text().replace('"sequences": 422', '"sequences": 0'))
+    assert status_of(["show", str(out)]) == 2
+    assert "sequences = 0" in capsys.readouterr().err
     assert status_of([*asked, "--seq-len", "4096"]) == 2
     assert "already says which sequences a step has" in capsys.readouterr().err
     assert status_of([*asked, "--price", "2.5"]) == 2
