@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 from costmodel.layouts import POLICIES
-from costmodel.schema.plan import Alternative, Certificate, Pipeline, Plan, PlanCluster, PlanLayer
+from costmodel.schema.plan import (
+    Alternative,
+    Certificate,
+    Pipeline,
+    Plan,
+    PlanCluster,
+    PlanConstraints,
+    PlanLayer,
+    Robustness,
+)
 from costmodel.schema.prediction import Prediction
 from planner.evaluate import Evaluated, evaluate
 from planner.placement import Placement
 from planner.prediction import predict
 from planner.problem import Problem
 from planner.tensors import place_tensors
+
+UNCONSTRAINED = PlanConstraints()
 
 
 def build_plan(
@@ -18,6 +29,8 @@ def build_plan(
     assumptions: tuple[str, ...] = (),
     alternatives: tuple[Alternative, ...] = (),
     notes: tuple[str, ...] = (),
+    constraints: PlanConstraints = UNCONSTRAINED,
+    robust: Robustness | None = None,
 ) -> Plan:
     """Everything about one answer, complete enough to run and to re-price with nothing else."""
     problem, placement = evaluated.problem, evaluated.placement
@@ -65,6 +78,8 @@ def build_plan(
         certificate=certificate,
         alternatives=alternatives,
         notes=notes,
+        constraints=constraints,
+        robust=robust,
     )
 
 

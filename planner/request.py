@@ -16,6 +16,7 @@ from costmodel.schema.cluster import ClusterSpec, DeviceSpec
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.fit import Fit
 from costmodel.schema.model import ModelSpec
+from costmodel.schema.plan import Plan, PlanConstraints
 from costmodel.schema.runtime import Runtime
 from costmodel.schema.workload import Workload
 from planner.constraints import (
@@ -41,6 +42,7 @@ class Request:
     ``free_bytes``: memory of each device that is held free, already taken from ``device``.
     ``schedules``: the only ones to consider, None = the runtime's. ``synthesize``: look for an order of passes too.
     ``fit_probability``: the least P(fits) of a feasible layout. ``gap``: stop when (best - bound) / best is below.
+    ``robust``: the best plan under what is not known of the model's figures, not the fastest by mean.
     ``assumptions``: one sentence for everything that was defaulted.
     """
 
@@ -63,6 +65,7 @@ class Request:
     gap: float = 0.01
     time_limit_s: float = 60.0
     top: int = 5
+    robust: bool = False
     assumptions: tuple[str, ...] = ()
     other_devices: tuple[DeviceSpec, ...] = ()
 
@@ -104,6 +107,7 @@ def build_request(
     gap: float = 0.01,
     time_limit_s: float = 60.0,
     top: int = 5,
+    robust: bool = False,
 ) -> Request:
     """Resolve names and fill in defaults; whatever was not given becomes a sentence in ``assumptions``.
 
@@ -166,11 +170,39 @@ def build_request(
         gap=gap,
         time_limit_s=time_limit_s,
         top=top,
+        robust=robust,
         assumptions=tuple(assumptions),
         other_devices=tuple(others),
     )
     check_request(request)
     return request
+
+
+def request_from_plan(plan: Plan, *, constrained: bool = True, **changes: Any) -> Request:
+    """The question that a plan answers, its figures as they were; ``constrained=False``: without what the user pinned,
+    limited or forbade. ``changes``: fields of Request. The runtime's spread is the plan's own already.
+
+    Raises InvalidSpec for constraints that are none.
+    """
+    from planner.constraints.words import asked_by
+
+    words = plan.constraints
+    if not constrained:
+        kept = ("allow", "free_bytes", "fit_probability")
+        words = PlanConstraints(**{name: getattr(words, name) for name in kept})
+    machine = plan.cluster
+    known: dict[str, Any] = {
+        "model": plan.model,
+        "device": machine.device_spec,
+        "other_devices": machine.other_specs,
+        "cluster": machine.spec,
+        "workload": plan.workload,
+        "runtime": plan.runtime_spec,
+        "fit_probability": words.fit_probability,
+        "assumptions": plan.prediction.assumptions,
+        **vars(asked_by(words)),
+    }
+    return Request(**{**known, **changes})
 
 
 def _hold_free(devices: Sequence[DeviceSpec], free_bytes: float, assumptions: list[str]) -> list[DeviceSpec]:

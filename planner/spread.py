@@ -10,6 +10,7 @@ calibration's covariance C.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from math import sqrt
@@ -77,28 +78,31 @@ def _knows(fit: Fit, wide: str) -> bool:
 @lru_cache(maxsize=4)
 def _deviations(covariance: tuple[tuple[float, ...], ...]) -> Column:
     """[SAMPLES, p] draws of the log factors about the fit, the same every time."""
-    size = len(covariance)
-    draws = np.random.default_rng(0).standard_normal((SAMPLES // 2, size))
-    values, vectors = np.linalg.eigh(np.array(covariance).reshape(size, size))
-    half = draws @ (vectors * np.sqrt(np.maximum(values, 0.0))).T
+    half = draw_from(covariance, np.random.default_rng(0).standard_normal((SAMPLES // 2, len(covariance))))
     return np.concatenate([half, -half])
+
+
+def draw_from(covariance: Sequence[Sequence[float]], noise: Column) -> Column:
+    """[n, p] draws with the covariance from [n, p] standard normal numbers: noise · (V √Λ)ᵀ, with C = V Λ Vᵀ."""
+    size = len(covariance)
+    values, vectors = np.linalg.eigh(np.array(covariance).reshape(size, size))
+    return np.asarray(noise @ (vectors * np.sqrt(np.maximum(values, 0.0))).T)
+
+
+def with_factors(fit: Fit, draw: Column) -> Fit:
+    """One draw [p] of a fit's log factors, as factors on figures that already have the fit's own."""
+    moved = tuple(
+        parameter.model_copy(update={"factor": float(np.exp(by))})
+        for parameter, by in zip(fit.parameters, draw, strict=True)
+    )
+    return fit.model_copy(update={"parameters": moved})
 
 
 def sample_fits(fit: Fit) -> tuple[Fit, ...]:
     """Draws from a fit, each as factors on figures that already have the fit's own."""
     if not fit.parameters:
         return ()
-    return tuple(
-        fit.model_copy(
-            update={
-                "parameters": tuple(
-                    parameter.model_copy(update={"factor": float(np.exp(moved))})
-                    for parameter, moved in zip(fit.parameters, draw, strict=True)
-                )
-            }
-        )
-        for draw in _deviations(fit.covariance)
-    )
+    return tuple(with_factors(fit, draw) for draw in _deviations(fit.covariance))
 
 
 def parameter_spread(problem: Problem, layouts: Layouts, assignment: Assignment, samples: tuple[Fit, ...]) -> Column:
@@ -106,7 +110,7 @@ def parameter_spread(problem: Problem, layouts: Layouts, assignment: Assignment,
     if not samples:
         return np.zeros(len(layouts))
     base = _log_time(problem, layouts, assignment)
-    moved = np.stack([_log_time(_sampled(problem, sample), layouts, assignment) for sample in samples])
+    moved = np.stack([_log_time(sampled(problem, sample), layouts, assignment) for sample in samples])
     return np.asarray(np.sqrt(np.mean((moved - base) ** 2, axis=0)))
 
 
@@ -114,7 +118,8 @@ def _log_time(problem: Problem, layouts: Layouts, assignment: Assignment) -> Col
     return np.asarray(np.log(price_rows(problem, layouts, assignment).step_time_s))
 
 
-def _sampled(problem: Problem, sample: Fit) -> Problem:
+def sampled(problem: Problem, sample: Fit) -> Problem:
+    """The problem with a draw's factors on its figures."""
     runtime = fitted_runtime(problem.setting.runtime, sample)
     cluster = fitted_cluster(problem.cluster, sample)
     groups = cluster.unlike_groups if problem.others else cluster.groups[:1]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, PositiveInt, computed_field, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveInt, computed_field, model_validator
 
 from costmodel.schema.base import Spec
 from costmodel.schema.cluster import ClusterSpec, DeviceSpec, NodeGroup
@@ -119,8 +119,43 @@ class Alternative(Spec):
     reason: str
 
 
+class Robustness(Spec):
+    """How a plan was chosen under what is not known of the model's figures, and what that costs.
+
+    ``quantile_s``: that quantile of step time over the draws; ``fits_probability``: the mean of P(fits) over them;
+    ``fastest_*``: the same of the fastest plan by mean. ``candidates``: plans compared, over the same draws.
+    """
+
+    draws: PositiveInt
+    quantile: float
+    candidates: PositiveInt
+    quantile_s: float
+    fits_probability: float
+    fastest_step_time_s: float
+    fastest_quantile_s: float
+    fastest_fits_probability: float
+
+
+class PlanConstraints(Spec):
+    """What the user took out of the search's hands, as words of the command line.
+
+    ``fix``: ``tp=8``, ``recompute.0-3=full``; ``limit``: ``pp=2..``; ``forbid``: techniques, schedules and ``vpp=3``;
+    ``free_bytes``: memory of each device held free, which the device's own figure leaves out already.
+    """
+
+    fix: tuple[str, ...] = ()
+    limit: tuple[str, ...] = ()
+    forbid: tuple[str, ...] = ()
+    allow: tuple[str, ...] = ()
+    schedules: tuple[str, ...] = ()
+    free_bytes: NonNegativeFloat = 0.0
+    fit_probability: Annotated[float, Field(gt=0, lt=1)] = 0.95
+
+
 class Plan(Spec):
-    """Everything about one answer. ``training``: a whole run of it, where that was asked."""
+    """Everything about one answer. ``training``: a whole run of it, where asked. ``robust``: how it was chosen,
+    where not the fastest by mean was asked for.
+    """
 
     schema_version: Literal[1] = SCHEMA_VERSION
     model: ModelSpec
@@ -138,6 +173,8 @@ class Plan(Spec):
     alternatives: tuple[Alternative, ...] = ()
     notes: tuple[str, ...] = Field(default=())
     training: Training | None = None
+    constraints: PlanConstraints = PlanConstraints()
+    robust: Robustness | None = None
 
     @model_validator(mode="after")
     def _whole(self) -> Plan:

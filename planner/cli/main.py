@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import typer
 
 from costmodel.schema.errors import Infeasible, ParlayError
-from planner.cli import calibrate, catalogs, explain, predict, run, schedule, search, show, trace, validate
+from planner.cli import calibrate, catalogs, explain, predict, run, schedule, search, sensitivity, show, trace, validate
 
 USAGE_ERROR: type[BaseException] = typer.BadParameter.__mro__[2]
 """Base of what the option parser raises; typer keeps its name private, and it has ``format_message()``."""
@@ -34,6 +34,7 @@ def build_app() -> typer.Typer:
     app.command("schedule")(schedule.schedule)
     app.command("show")(show.show)
     app.command("explain")(explain.explain)
+    app.command("sensitivity")(sensitivity.sensitivity)
     app.command("trace")(trace.trace)
     app.command("run")(run.run)
     app.command("calibrate")(calibrate.calibrate)

@@ -74,6 +74,12 @@ def search(
         typer.Option(metavar="FILE.toml", help="All of these from a file.", rich_help_panel=options.LIMIT),
     ] = None,
     fit_probability: options.FitProbability = 0.95,
+    robust: Annotated[
+        bool,
+        typer.Option(
+            "--robust", help="The best plan under the figures' uncertainty, not by mean.", rich_help_panel=options.LIMIT
+        ),
+    ] = False,
     gap: Annotated[
         float,
         typer.Option(metavar="F", help="Stop when the proof is this close.", rich_help_panel=options.LIMIT),
@@ -164,6 +170,7 @@ def search(
             gap=gap,
             time_limit_s=time_limit,
             top=top,
+            robust=robust,
         )
 
     if histogram is not None:

@@ -81,7 +81,7 @@ def check_runtime(asked: Constraints, runtime: Runtime) -> None:
         if key.unused is not None and not limit.admits(key.unused) and not key.runs(runtime, some):
             able = [one.name for one in _runtimes() if key.runs(one, some)]
             raise InvalidSpec(
-                f"--limit {name}={limit}: the runtime {runtime.name} cannot run it ({key.says})", _who(able)
+                f"--limit {name}={limit.words}: the runtime {runtime.name} cannot run it ({key.says})", _who(able)
             )
     for pin in asked.pins:
         if not runtime.per_layer_recompute and pin.key == "recompute":

@@ -48,12 +48,13 @@ class Limit:
         """Some value at the edge of what it admits; None where it admits all but some."""
         return self.among[0] if self.among else self.most if self.least is None else self.least
 
-    def __str__(self) -> str:
-        """As ``--limit`` takes it: ``2..8``, ``1/2/4``."""
+    @property
+    def words(self) -> str:
+        """As ``--limit`` takes it: ``2..8``, ``1/2/4``; nothing where it only rules values out."""
         if self.among is not None:
             return "/".join(shown(value) for value in self.among if self.admits(value))
         ends = ["" if end is None else shown(end) for end in (self.least, self.most)]
-        return "..".join(ends) + "".join(f", not {shown(value)}" for value in self.never)
+        return "..".join(ends) if any(ends) else ""
 
     @property
     def empty(self) -> bool:

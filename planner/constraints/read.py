@@ -200,7 +200,7 @@ def _value(key: Key, given: Any, where: Where) -> Any:
 def _read_bytes(text: Any, where: Where) -> float:
     """``4 GiB``, ``512MiB``, ``4e9``, or a number of bytes."""
     units = {"": 1.0, "B": 1.0, "MB": 1e6, "GB": 1e9, "MIB": 2.0**20, "GIB": 2.0**30}
-    found = re.fullmatch(r"\s*([\d.]+(?:e\d+)?)\s*([a-z]*)\s*", str(text), re.IGNORECASE)
+    found = re.fullmatch(r"\s*([\d.]+(?:e\+?\d+)?)\s*([a-z]*)\s*", str(text), re.IGNORECASE)
     if found is None or found[2].upper() not in units or isinstance(text, bool) or found[1].count(".") > 1:
         raise InvalidSpec(f"{where} {text}: must be an amount of memory", "like 4GiB, 512MiB or 4e9 bytes")
     return float(found[1]) * units[found[2].upper()]

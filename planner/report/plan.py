@@ -10,7 +10,7 @@ from planner.report.layers import print_layers
 from planner.report.line import devices_words, layout_words, predict_command, recompute_counts
 from planner.report.memory import print_memory
 from planner.report.pipeline import print_pipeline
-from planner.report.proof import print_alternatives, print_certificate, print_sentences
+from planner.report.proof import print_alternatives, print_certificate, print_robust, print_sentences
 from planner.report.tensors import print_tensors
 from planner.report.time import print_network, print_time
 from planner.report.training import print_training
@@ -32,6 +32,7 @@ def print_plan(plan: Plan, console: ReportConsole, explain: bool = False) -> Non
         print_tensors(plan, console)
     print_alternatives(plan, console)
     print_certificate(plan, console, explain=explain)
+    print_robust(plan, console)
     print_sentences("Assumed", plan.prediction.assumptions, console)
     print_sentences("Worth knowing", plan.notes, console)
 

@@ -55,6 +55,32 @@ def print_certificate(plan: Plan, console: ReportConsole, explain: bool = False)
         console.print(indented(table))
 
 
+def print_robust(plan: Plan, console: ReportConsole) -> None:
+    """What choosing under uncertainty costs in the mean, and what it gains. Nothing where it was not asked."""
+    robust = plan.robust
+    if robust is None:
+        return
+    step_s = plan.prediction.step_time_s.mean
+    nth = f"{robust.quantile:.0%} of draws"
+    heading(console, "Robust", f"{robust.draws} draws of the figures, the same for {robust.candidates} candidates")
+    table = grid("", ">step", f">{nth} within", ">P(fits) over draws")
+    this = (seconds(step_s), seconds(robust.quantile_s), percent(robust.fits_probability))
+    fastest = (robust.fastest_step_time_s, robust.fastest_quantile_s)
+    table.add_row("this plan", *this)
+    table.add_row("fastest by mean", *map(seconds, fastest), percent(robust.fastest_fits_probability))
+    console.print(indented(table))
+    cost = step_s / robust.fastest_step_time_s - 1.0
+    gain = 1.0 - robust.quantile_s / robust.fastest_quantile_s
+    odds = robust.fits_probability - robust.fastest_fits_probability
+    if abs(cost) < LEAST_GAP and abs(odds) < LEAST_GAP:
+        console.print("  The fastest plan is the robust one too.")
+        return
+    console.print(
+        f"  It costs {cost * 100:+.1f}% in the mean, and changes that quantile by {-gain * 100:+.1f}%"
+        f" and the odds of fitting by {odds * 100:+.1f} points."
+    )
+
+
 def faster(gap: float) -> str:
     """What the gap says: how much faster another layout of the space could still be."""
     if gap < LEAST_GAP:

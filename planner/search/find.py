@@ -8,6 +8,7 @@ from costmodel.memory import claim_budget_bytes
 from costmodel.schema.errors import InvalidSpec, SolverTimeout
 from costmodel.schema.plan import Certificate, Plan, Relaxation
 from planner.assemble import build_plan
+from planner.constraints.words import words_of
 from planner.evaluate import evaluate
 from planner.problem import Problem
 from planner.request import Request
@@ -80,6 +81,13 @@ def find_plan(request: Request, on_progress: Callable[[Progress], None] | None =
             said.append(
                 f"No order of passes was found that beats {named.placement.schedule} within what memory leaves."
             )
+    robust = None
+    if request.robust:
+        from planner.robust import choose_robust
+
+        chosen, robust = choose_robust(request, problem, outcome, best)
+        if chosen is not best:
+            best, order = chosen, None
     # Priced anew as a single row, so that the plan re-prices to the last bit.
     problem = with_spread(problem, best.placement, request.fit, request.calibration)
     best = evaluate(problem, best.placement, order)
@@ -90,6 +98,8 @@ def find_plan(request: Request, on_progress: Callable[[Progress], None] | None =
         request.assumptions,
         list_alternatives(request, problem, outcome, best),
         (*said, *([] if why is None else [why]), *list_notes(request, problem, best)),
+        words_of(request),
+        robust,
     )
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from costmodel.memory import claim_budget_bytes
 from costmodel.schema.errors import Infeasible
-from planner.constraints import shown
+from planner.constraints.words import options_of, words_of
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.best_first import search
@@ -67,12 +67,7 @@ def _reasons(outcome: Outcome) -> list[str]:
 
 
 def _said_constraints(request: Request) -> str:
-    said = [
-        *(f"--fix {key}={shown(value)}" for key, value in request.fixed.items()),
-        *(f"--fix {pin}={shown(pin.value)}" for pin in request.pins),
-        *(f"--limit {key}={limit}" for key, limit in request.limits.items()),
-        *(f"--forbid {name}" for name in sorted(request.forbidden)),
-    ]
+    said = options_of(words_of(request))
     return f" under {', '.join(said)}" if said else ""
 
 

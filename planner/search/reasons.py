@@ -55,7 +55,7 @@ def list_alternatives(request: Request, problem: Problem, outcome: Outcome, best
     seen = {_degrees(best.placement.layout)}
     found: list[Evaluated] = []
     tried = 0
-    for row in _next_rows(outcome):
+    for row in next_rows(outcome):
         if len(found) >= request.top + SPARE or tried >= TRIES * request.top:
             break
         degrees = _degrees(outcome.space.row(row))
@@ -88,7 +88,7 @@ def _say_schedule(best: Evaluated, other: Evaluated) -> str:
     return f"; {idle}" + (f", {best.simulation.bubble_fraction:.1%} here under {named(best)}" if ours.pp > 1 else "")
 
 
-def _next_rows(outcome: Outcome) -> list[int]:
+def next_rows(outcome: Outcome) -> list[int]:
     """Rows by what is known of their times - simulated, or priced under uniform policies -, then those whose tight
     bound came near the answer."""
     known_s: dict[int, float] = {}
