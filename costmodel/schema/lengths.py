@@ -37,6 +37,7 @@ class LengthLayout(Spec):
     """
 
     tp: PositiveInt
+    ep: PositiveInt = 1
     zero_stage: Literal[0, 1]
     recompute: RecomputePolicy
     offload: NonNegativeFloat = 0.0

@@ -22,15 +22,16 @@ from planner.search.rules import divisors, head_limits
 TOKENS_PER_RANK = (1024, 131072)
 """A micro-batch packs sequences, at least one, to between so many tokens a context rank."""
 
-PINNED_TO_ONE = ("pp", "vpp", "ep", "etp")
-"""Degrees that are 1 here: groups that run unlike numbers of micro-batches share neither stages nor experts."""
+PINNED_TO_ONE = ("pp", "vpp", "etp")
+"""Degrees that are 1 here. Groups that run unlike numbers of micro-batches share neither stages nor experts."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """What all groups have in common."""
+    """What all groups have in common. Experts are spread over the tensor ranks of a group, or not at all."""
 
     tp: int
+    ep: int
     zero_stage: int
     policy: int
 
@@ -83,19 +84,27 @@ def price_groups(request: Request, problem: Problem, histogram: Histogram) -> li
 
 
 def bases(request: Request) -> Iterator[Base]:
-    """Tensor-parallel degree inside a node, stage 0 or 1, one policy for all layers - as fixed and forbidden."""
+    """Tensor-parallel degree inside a node, experts over as many ranks, stage 0 or 1, one policy for all layers - as
+    fixed and forbidden.
+    """
     for name in PINNED_TO_ONE:
         if int(request.fixed.get(name, 1)) != 1:
             raise Infeasible(f"--fix {name}={request.fixed[name]}: with --lengths, {name} is 1")
     world, inner = request.cluster.num_devices, int(request.cluster.levels[0].size)
-    heads = head_limits(request).heads
-    degrees = [tp for tp in divisors(world) if heads % tp == 0 and tp <= inner]
-    for tp in _left(request, "tp", degrees):
+    limits = head_limits(request)
+    degrees = [tp for tp in divisors(world) if limits.heads % tp == 0 and tp <= inner]
+    over = [(tp, ep) for tp in _left(request, "tp", degrees) for ep in _expert_degrees(request, limits.experts, tp)]
+    for tp, ep in over:
         for stage in _left(request, "zero_stage", [s for s in request.runtime.state.zero_stages if s < 2]):
             if f"zero{stage}" in request.forbidden or (stage == 1 and tp == world):
                 continue
             for policy in dict.fromkeys(policy for options in policy_sets(request) for policy in options):
-                yield Base(tp, stage, policy)
+                yield Base(tp, ep, stage, policy)
+
+
+def _expert_degrees(request: Request, experts: int, tp: int) -> list[int]:
+    spread = experts and experts % tp == 0 and request.runtime.expert_parallel
+    return _left(request, "ep", sorted({1, tp}) if spread else [1])
 
 
 def group_shapes(request: Request, tp: int) -> Iterator[tuple[int, int]]:
@@ -197,6 +206,7 @@ def _price_rows(request: Request, problem: Problem, length: int, rows: Sequence[
     columns |= dict.fromkeys(PINNED_TO_ONE, ones)
     columns |= {
         "tp": tp,
+        "ep": column(draft.base.ep for draft, _, _ in rows),
         "cp_ring": ring,
         "cp_ulysses": ulysses,
         "dp_replicate": np.where(stage == 0, dp, 1),

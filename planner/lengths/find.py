@@ -135,6 +135,7 @@ def _layout(answer: _Answer, histogram: Histogram) -> LengthLayout:
         )
     return LengthLayout(
         tp=base.tp,
+        ep=base.ep,
         zero_stage=1 if base.zero_stage else 0,
         recompute=policy.recompute,
         offload=policy.offload,

@@ -47,7 +47,8 @@ def _verdict(plan: LengthPlan) -> str:
 
 def _words(layout: LengthLayout) -> str:
     host = ", activations on the host" if layout.offload else ""
-    return f"tp {layout.tp} · ZeRO-{layout.zero_stage} · recompute {layout.recompute}{host}"
+    experts = f" · ep {layout.ep}" if layout.ep > 1 else ""
+    return f"tp {layout.tp}{experts} · ZeRO-{layout.zero_stage} · recompute {layout.recompute}{host}"
 
 
 def _degree(group: LengthGroups) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from costmodel.catalog.models import load_model
 from costmodel.schema.errors import Infeasible, InvalidSpec
 from costmodel.schema.layout import Layout
 from costmodel.schema.lengths import LengthPlan
@@ -92,6 +93,17 @@ def test_what_holds_no_sequence_is_infeasible() -> None:
         find_length_plan(request_for(TAIL, 8, "torch", fix=["tp=1"]), TAIL)
     with pytest.raises(Infeasible, match="with --lengths, pp is 1"):
         find_length_plan(request_for(NARROW, 8, fix=["pp=2"]), NARROW)
+
+
+def test_experts_are_spread_inside_a_group() -> None:
+    """128 experts on every rank would not fit; over a group's tensor ranks they do, whatever its degree."""
+    short = Histogram((2048, 8192), (64, 64))
+    request = replace(request_for(short, 16), model=load_model("qwen3-30b-a3b"))
+    plan = find_length_plan(request, short)
+    assert plan.chosen.ep == plan.chosen.tp > 1
+    whole = replace(request, fixed={"ep": 1, "tp": 1})
+    with pytest.raises(Infeasible):
+        find_length_plan(whole, short)
 
 
 def test_unlike_nodes_are_refused() -> None:
