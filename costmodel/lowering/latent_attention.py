@@ -39,7 +39,7 @@ def lower_mla(block: MLABlock, setting: Setting, split: Split) -> Lowered:
         )
         lowered.saved.append(Saved("normed latents", tokens * latent * width))
     else:
-        lowered.saved.append(Saved("down-projection input", resident * hidden * width))
+        lowered.saved.append(Saved("down-projection input", resident * hidden * width, modules=("layernorm",)))
         lowered.ops.append(
             Gemm(
                 "query up",

@@ -32,7 +32,8 @@ class _Answer:
 def find_length_plan(request: Request, histogram: Histogram) -> LengthPlan:
     """The fastest layout for one step of these sequences: groups all alike, or of unlike context-parallel degree.
 
-    Unlike groups are chosen where the runtime has them and they are faster by more than the request's gap.
+    Unlike groups are chosen where the runtime has them and they are faster by more than the request's gap. Past the
+    request's time limit the best so far is the answer, and its gap says what that leaves open.
     Raises Infeasible where no group of ranks holds the longest sequence; InvalidSpec for unlike kinds of node.
     """
     began = perf_counter()
@@ -50,7 +51,7 @@ def find_length_plan(request: Request, histogram: Histogram) -> LengthPlan:
         if floor_s < mixed.step_s:
             start = divide_alike(one.problem)
             assert start is not None, "price_groups keeps no base that cannot hold every sequence"
-            division = divide(one.problem, start, request.gap)
+            division = divide(one.problem, start, request.gap, began + request.time_limit_s)
             floor_s = one.step_s(division.bound_s)
             mixed = min(mixed, _Answer(one, division.dealt), key=lambda answer: answer.step_s)
         bound_s = min(bound_s, floor_s)

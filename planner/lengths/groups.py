@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,9 @@ import pulp
 from costmodel.layouts import Column
 
 SLACK = 1e-9
+
+CLOSEST = 1e-4
+"""Bisection goes no further than this share of T, whatever the gap that is asked for."""
 
 LOT = 0.005
 """Sequences are dealt in lots of at most this share of the step."""
@@ -100,10 +104,9 @@ class _Variables:
     """The program's variables, by the names used above; x only where a sequence fits."""
 
     def __init__(self, problem: GroupProblem, fitting: Any) -> None:
-        most = [problem.world // ranks for ranks in problem.ranks]
-        self.groups = [
-            pulp.LpVariable(f"g_{s}", lowBound=0, upBound=upper + 1, cat="Integer") for s, upper in enumerate(most)
-        ]
+        # One group more than there is room for says that no number of them would do.
+        most = [problem.world // ranks + 1 for ranks in problem.ranks]
+        self.groups = [pulp.LpVariable(f"g_{s}", 0, upper, cat="Integer") for s, upper in enumerate(most)]
         self.runs = {(j, s): pulp.LpVariable(f"x_{j}_{s}", lowBound=0) for j, s in np.argwhere(fitting).tolist()}
 
 
@@ -156,10 +159,10 @@ def deal(problem: GroupProblem, groups: Sequence[int]) -> Dealt | None:
         return None
     loads = np.zeros(len(shapes))
     given = np.zeros((len(shapes), len(problem.counts)), np.int64)
-    quickest = problem.seconds[:, shapes].min(axis=1)
+    quickest, most_s = problem.seconds[:, shapes].min(axis=1), LOT * problem.floor_s
     for j in np.argsort(-quickest, kind="stable").tolist():
         each = problem.seconds[j, shapes]
-        lot = max(int(LOT * problem.floor_s / quickest[j]), 1)
+        lot = max(int(most_s / quickest[j]), 1)
         for start in range(0, problem.counts[j], lot):
             number = min(lot, problem.counts[j] - start)
             after = loads + number * each
@@ -191,15 +194,17 @@ def divide_alike(problem: GroupProblem) -> Division | None:
     return best
 
 
-def divide(problem: GroupProblem, best: Division, gap: float) -> Division:
+def divide(problem: GroupProblem, best: Division, gap: float, deadline_s: float = float("inf")) -> Division:
     """Bisection over T between the floor and ``best``: each program that finishes in time proposes groups to deal to.
 
-    Ends when nothing above the bound is left to try, to a quarter of ``gap``.
+    Ends when nothing above the bound is left to try, to a quarter of ``gap``, or when ``perf_counter()`` is past
+    ``deadline_s``; the bound holds either way.
     """
     low_s, high_s, dealt = problem.floor_s, best.dealt.makespan_s, best.dealt
-    while low_s < high_s * (1.0 - gap / 4.0):
+    close = 1.0 - max(gap / 4.0, CLOSEST)
+    while low_s < high_s * close and (left_s := deadline_s - perf_counter()) > 0.0:
         step_s = 0.5 * (low_s + high_s)
-        found = fewest_ranks(problem, step_s)
+        found = fewest_ranks(problem, step_s, min(left_s, 2.0))
         if found is None:
             break
         if found.ranks > problem.world:

@@ -74,6 +74,15 @@ def test_a_long_tail_gets_groups_of_its_own() -> None:
     assert plan.lower_bound_s <= plan.mixed.step_time_s <= plan.uniform.step_time_s
 
 
+def test_stopped_at_once_it_still_answers_with_its_gap() -> None:
+    whole = request_for(TAIL, fix=["tp=1"])
+    stopped = find_length_plan(replace(whole, time_limit_s=1e-9), TAIL)
+    exact = find_length_plan(replace(whole, gap=0.0), TAIL)
+    assert stopped.mixed == stopped.uniform == exact.uniform
+    assert stopped.gap > exact.gap
+    assert stopped.lower_bound_s <= exact.lower_bound_s <= exact.mixed.step_time_s
+
+
 def test_nearly_equal_lengths_do_not() -> None:
     plan = find_length_plan(request_for(NARROW), NARROW)
     assert plan.chosen == plan.uniform
