@@ -15,8 +15,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from statistics import median
 from typing import Any
+
+ROOT = Path(__file__).parents[1]
 
 CASES: dict[str, dict[str, Any]] = {
     "llama-8b/8": {"model": "llama-8b", "gpus": 8},
@@ -29,6 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
         "model": "megatron-gpt-1t", "gpus": 3072, "gpu": "a100-80g", "runtime": "megatron-2021", "seq_len": 2048,
         "global_batch_size": 3072,
     },
+    "llama-70b/32 h100 + 64 a100": {"model": "llama-70b", "cluster": ROOT / "examples" / "cluster.toml"},
 }  # fmt: skip
 """Arguments of ``planner.request.build_request``; H100, the runtime ``torch`` and 4 Mi tokens where nothing is said."""
 

@@ -126,6 +126,9 @@ def check_request(request: Request) -> None:
         hint = None if works is None else f"one of {', '.join(map(str, works))} works"
         raise InvalidSpec(f"--fix {key}={shown(fixed[key])}: {why}", hint)
 
+    groups = len(request.cluster.unlike_groups)
+    if int(fixed.get("first_group", 0)) >= groups:
+        refuse("first_group", f"{request.cluster.name} has {groups} kinds of node, counted from 0", range(groups))
     for key in ("tp", "cp_ulysses"):
         if limits.heads % int(fixed.get(key, 1)):
             refuse(key, f"it does not divide the {limits.heads} heads of {model.name}", divisors(limits.heads))

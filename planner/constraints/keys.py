@@ -71,7 +71,7 @@ _ROWS = (
         lambda runtime, value: not value or "secondary" in runtime.state.shard_groups),
     Key("vocab_parallel", Flag(), "embedding and head split over all pipeline ranks", False,
         lambda runtime, value: not value or runtime.vocab_parallel is not None),
-    Key("first_group", Whole(0), "the group of nodes that holds the first pipeline ranks", 0, _none_yet),
+    Key("first_group", Whole(0), "the group of nodes that holds the first pipeline ranks", 0),
     Key("optimizer_format", Choice(("fp32", "int8", "fp8", "low-rank")), "how the optimizer keeps its moments", "fp32",
         lambda runtime, value: value in runtime.optimizer_formats),
     Key("order", Order(), "the mesh order: which axis lies on the nearest devices"),

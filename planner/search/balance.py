@@ -46,17 +46,17 @@ class Floors:
     def alone_s(self, s: int, choice: StageChoice) -> float:
         """The largest of (4), (5) plus (8) for one option of stage s, whatever the others are."""
         problem, option = self.problem, choice.option
-        p, m, d = len(problem.choices), problem.num_microbatches, problem.edge_s
-        sends = s * d * (1 if problem.split_backward else 2)
+        m, across_s = problem.num_microbatches, problem.reach_s[-1]
+        sends = problem.reach_s[s] * (1 if problem.split_backward else 2)
         before = self.reach_s[s].get(choice.start, float("inf"))
         paths = [before + sends + m * (option.forward_s + option.backward_s)]
         ahead = problem.ahead[s]
         if m >= ahead:
             own = m * option.backward_s + (m - ahead) * option.forward_s
             if problem.split_backward:
-                paths.append(self.trip_s[s] + (2 * p - 2 - s) * d + own)
+                paths.append(self.trip_s[s] + across_s + problem.rest_s(s) + own)
             else:
-                paths.append(self.total_s + own - option.backward_s + 2 * (p - 1) * d)
+                paths.append(self.total_s + own - option.backward_s + 2 * across_s)
         return max(paths) + option.extras_s
 
     def useful(self, limit_s: float) -> tuple[tuple[StageChoice, ...], ...]:

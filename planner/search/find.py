@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Protocol
 
 from costmodel.memory import claim_budget_bytes
-from costmodel.schema.errors import InvalidSpec, SolverTimeout
+from costmodel.schema.errors import SolverTimeout
 from costmodel.schema.plan import Certificate, Plan, Relaxation
 from planner.assemble import build_plan
 from planner.constraints.words import words_of
@@ -16,7 +17,7 @@ from planner.search.best_first import search
 from planner.search.found_order import find_order
 from planner.search.infeasible import explain_infeasible
 from planner.search.reasons import list_alternatives, list_notes
-from planner.search.run import Outcome, Progress
+from planner.search.run import Progress
 from planner.search.schedule_choice import say_schedule
 from planner.spread import with_spread
 
@@ -55,11 +56,9 @@ def find_plan(request: Request, on_progress: Callable[[Progress], None] | None =
     """
     problem = Problem.from_request(request)
     if problem.others:
-        raise InvalidSpec(
-            f"cluster {request.cluster.name!r} has several kinds of node ({request.devices_said}); the search needs"
-            " them all alike",
-            "give --cluster a file with one of the groups, or price a layout with plan predict",
-        )
+        from planner.search.groups.find import find_mixed
+
+        return find_mixed(request, problem, on_progress)
     outcome = search(request, problem, on_progress)
     best = outcome.best
     if best is None:
@@ -94,7 +93,7 @@ def find_plan(request: Request, on_progress: Callable[[Progress], None] | None =
     why = say_schedule(outcome, named)
     return build_plan(
         best,
-        _certificate(outcome, best.step_time_s, request),
+        certify(outcome, len(outcome.space), best.step_time_s, request),
         request.assumptions,
         list_alternatives(request, problem, outcome, best),
         (*said, *([] if why is None else [why]), *list_notes(request, problem, best)),
@@ -103,15 +102,32 @@ def find_plan(request: Request, on_progress: Callable[[Progress], None] | None =
     )
 
 
-def _certificate(outcome: Outcome, best_s: float, request: Request) -> Certificate:
+class Account(Protocol):
+    """What a search says of itself: steps of what was simulated, what was ruled out by which rule, a bound of all."""
+
+    steps_s: dict[int, float]
+    pruned: dict[str, int]
+    bound_s: float
+    stopped: bool
+    wall_s: float
+
+
+def certify(
+    outcome: Account,
+    considered: int,
+    best_s: float,
+    request: Request,
+    relaxations: tuple[Relaxation, ...] = RELAXATIONS,
+) -> Certificate:
+    """What was searched, and how far ``best_s`` can be from the best."""
     gap = max(0.0, (best_s - outcome.bound_s) / best_s)
     return Certificate(
         status="stopped" if outcome.stopped else "proven" if gap <= request.gap else "bounded",
         gap=gap,
         lower_bound_s=min(outcome.bound_s, best_s),
-        considered=len(outcome.space),
+        considered=considered,
         evaluated=len(outcome.steps_s),
         pruned={rule: count for rule, count in outcome.pruned.items() if count},
-        relaxations=RELAXATIONS,
+        relaxations=relaxations,
         wall_s=outcome.wall_s,
     )

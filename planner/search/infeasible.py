@@ -33,7 +33,7 @@ def explain_infeasible(request: Request, problem: Problem, outcome: Outcome) -> 
         return Infeasible(
             f"no layout of {name} exists on {devices} {request.device.name} with global batch"
             f" {request.workload.global_batch_size} and sequence {request.workload.seq_len}"
-            + _said_constraints(request),
+            + said_constraints(request),
             hint="degrees must multiply to the number of devices and divide heads, batch and sequence;"
             + _said_counts(request),
         )
@@ -53,7 +53,7 @@ def explain_infeasible(request: Request, problem: Problem, outcome: Outcome) -> 
             f"{name} does not fit on {devices} {request.device.name}: layouts come as low as {short:.1f} GiB on"
             f" average, but no placement keeps every stage inside {room:.1f} GiB reserved"
         )
-    return Infeasible(message + _said_constraints(request), _reasons(outcome), _way_out(request))
+    return Infeasible(message + said_constraints(request), _reasons(outcome), _way_out(request))
 
 
 def _said_counts(request: Request) -> str:
@@ -66,7 +66,8 @@ def _reasons(outcome: Outcome) -> list[str]:
     return [f"{count} layouts ruled out by {rule}" for rule, count in outcome.pruned.items() if count]
 
 
-def _said_constraints(request: Request) -> str:
+def said_constraints(request: Request) -> str:
+    """`` under --fix tp=8, --forbid pp``, or nothing."""
     said = options_of(words_of(request))
     return f" under {', '.join(said)}" if said else ""
 

@@ -154,7 +154,7 @@ def _choose(
     shared = layout.world_size / layout.pp / cores if cores else 0.0
     frame: dict[str, Any] = {
         "num_microbatches": m,
-        "edge_s": float(layers.edge_s[0]),
+        "edges_s": (float(layers.edge_s[0]),) * (pp - 1),
         "ahead": count_ahead(build_order(layers)),
         "one_f_one_b": schedule == "1f1b",
         "split_backward": SCHEDULES[schedule].splits_backward,

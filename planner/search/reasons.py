@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 from costmodel.layouts import POLICIES
 from costmodel.schema.errors import ParlayError
 from costmodel.schema.layout import Layout
@@ -12,6 +14,7 @@ from planner.prediction import estimate_breakdown
 from planner.problem import Problem
 from planner.request import Request
 from planner.schedules import build_schedule
+from planner.search.placed import Placed
 from planner.search.run import Outcome
 from planner.search.schedule_choice import named
 from planner.state_words import state_words
@@ -43,6 +46,8 @@ def layout_line(evaluated: Evaluated) -> str:
     parts += [f"micro-batch {layout.micro_batch_size}", f"zero {layout.zero_stage}"]
     if layout.pp > 1:
         parts.append(evaluated.placement.schedule)
+    if evaluated.by_group:
+        parts.append(f"{evaluated.of_rank(0).layers.setting.device.name} first")
     names = sorted({POLICIES[policy].name for policy in evaluated.placement.policies})
     parts.append("recompute " + " / ".join(names) if names != ["none"] else "no recompute")
     return " · ".join([*parts, *state_words(layout)])
@@ -52,18 +57,34 @@ def list_alternatives(request: Request, problem: Problem, outcome: Outcome, best
     """The next-best layouts that differ from the best in a degree, each simulated, each with what makes it worse."""
     if request.top == 0 or outcome.run is None:
         return ()
+    return rank_alternatives(request, outcome.space.row, best, outcome.run.place, next_rows(outcome))
+
+
+def rank_alternatives(
+    request: Request,
+    layout_of: Callable[[int], Layout],
+    best: Evaluated,
+    place: Callable[[int, float], Placed],
+    rows: Sequence[int],
+    known: Sequence[Evaluated] = (),
+) -> tuple[Alternative, ...]:
+    """The next-best of what is ``known``, and of ``rows`` that are placed in turn, as ``list_alternatives``."""
     seen = {_degrees(best.placement.layout)}
     found: list[Evaluated] = []
+    for one in sorted(known, key=lambda one: one.step_time_s):
+        if _degrees(one.placement.layout) not in seen:
+            seen.add(_degrees(one.placement.layout))
+            found.append(one)
     tried = 0
-    for row in next_rows(outcome):
+    for row in rows:
         if len(found) >= request.top + SPARE or tried >= TRIES * request.top:
             break
-        degrees = _degrees(outcome.space.row(row))
+        degrees = _degrees(layout_of(row))
         if degrees in seen:
             continue
         seen.add(degrees)
         tried += 1
-        placed = outcome.run.place(row, float("inf"))
+        placed = place(row, float("inf"))
         if placed.evaluated is not None:
             found.append(placed.evaluated)
     found.sort(key=lambda one: one.step_time_s)
@@ -99,7 +120,8 @@ def next_rows(outcome: Outcome) -> list[int]:
 
 
 def _degrees(layout: Layout) -> tuple[int, ...]:
-    return (layout.tp, layout.pp, layout.cp, layout.ep, layout.etp, layout.dp_shard, layout.micro_batch_size)
+    state = (layout.dp_shard, layout.micro_batch_size, layout.first_group)
+    return (layout.tp, layout.pp, layout.cp, layout.ep, layout.etp, *state)
 
 
 def say_difference(ours: dict[str, float], theirs: dict[str, float], most: int = 3) -> str:
@@ -125,8 +147,8 @@ def _seconds(value: float) -> str:
 
 def list_notes(request: Request, problem: Problem, best: Evaluated) -> tuple[str, ...]:
     """The margin that memory leaves, and what the next micro-batch size would do to it."""
-    capacity = problem.setting.device.memory_bytes
-    peak = float(best.priced.peak_device_bytes[0])
+    capacity = float(best.capacity_bytes[best.fullest_rank])
+    peak = float(best.priced.memory.device[0, best.fullest_rank])
     notes = [
         f"Memory leaves {(capacity - peak) / 2**30:.1f} GiB free on the fullest device ({peak / capacity:.0%} used)."
     ]

@@ -16,12 +16,12 @@ Constraints
     (1) one option a stage          sum_c x_sc = 1                                        add_choice
     (2) ranges join                 sum_{c: b_c = i} x_sc = sum_{c: a_c = i} x_{s+1,c}    add_contiguity
     (3) what a stage takes          F_s = sum_c F_c x_sc, likewise B_s, W_s, E_s          add_times
-    (4) reaching and draining       T >= U_s + 2 s d + m (F_s + B_s)                      add_fill_paths
-    (5) round trips                 T >= U_s + rest_s + F_s + m B_s + (m - a_s) F_s + 2 (p-1) d
-        with rest_s = U_p - U_{s+1}, d the delay of an edge, a_s the forwards before the stage's first backward,
-        where m >= a_s; split: sum_r F_r + sum_{r>s} (B_r - W_r) for U_s + rest_s + F_s, and (2p - 2 - s) d
-                                                                                          add_round_trip_paths
-    (6) loops (1f1b)                T >= U_s + 2 s d + floor(m / k) (rest_{s-1} + 2 (k-1) d),  k = p - s
+    (4) reaching and draining       T >= U_s + 2 d_s + m (F_s + B_s)                      add_fill_paths
+    (5) round trips                 T >= U_s + rest_s + F_s + m B_s + (m - a_s) F_s + 2 D
+        with rest_s = U_p - U_{s+1}, d_s the delays of the edges before s and D of all, a_s the forwards before the
+        stage's first backward, where m >= a_s; split: sum_r F_r + sum_{r>s} (B_r - W_r) for U_s + rest_s + F_s, and
+        2 D - d_s                                                                         add_round_trip_paths
+    (6) loops (1f1b)                T >= U_s + 2 d_s + floor(m / k) (rest_{s-1} + 2 (D - d_s)),  k = p - s
                                                                                           add_loop_paths
     (7) shared cores                T >= (m · replicas / cores) U_p                       add_shared_cores
     (8) end of the step             E >= E_s                                              add_end
@@ -35,7 +35,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from itertools import accumulate, pairwise
 from typing import Any
 
 import pulp
@@ -54,8 +55,8 @@ class StageChoice:
 
 @dataclass(frozen=True)
 class StageProblem:
-    """``choices[s]``: the options of stage s. ``ahead[s]``: its forwards before its first backward. ``one_f_one_b``:
-    whether (6) holds for the schedule.
+    """``choices[s]``: the options of stage s. ``edges_s[s]``: delay from stage s to s + 1, and back. ``ahead[s]``: its
+    forwards before its first backward. ``one_f_one_b``: whether (6) holds for the schedule.
 
     ``split_backward``: only forwards come before a rank's first pass and only input gradients after its last (zb-h1).
     ``replicas_per_core``: pipelines per core that share a host; 0 where each rank has a device.
@@ -63,11 +64,20 @@ class StageProblem:
 
     choices: tuple[tuple[StageChoice, ...], ...]
     num_microbatches: int
-    edge_s: float
+    edges_s: tuple[float, ...]
     ahead: tuple[int, ...]
     one_f_one_b: bool
     split_backward: bool
     replicas_per_core: float
+
+    @cached_property
+    def reach_s(self) -> tuple[float, ...]:
+        """d_s: delays of the edges before every stage."""
+        return tuple(accumulate(self.edges_s, initial=0.0))
+
+    def rest_s(self, s: int) -> float:
+        """D - d_s: delays of the edges from stage s on."""
+        return self.reach_s[-1] - self.reach_s[s]
 
 
 @dataclass(frozen=True)
@@ -161,42 +171,39 @@ def add_times(problem: StageProblem, v: _Variables) -> list[Any]:
 
 def add_fill_paths(problem: StageProblem, v: _Variables) -> list[Any]:
     """(4); with a split backward, weight gradients of earlier ranks need not lie on the path, so only forwards count"""
-    m, d = problem.num_microbatches, problem.edge_s
-    if problem.split_backward:
-        reached = [pulp.lpSum(v.forward[:s]) for s in range(len(problem.choices))]
-        return [
-            v.makespan >= reached[s] + s * d + m * (v.forward[s] + v.backward[s]) for s in range(len(problem.choices))
-        ]
-    return [
-        v.makespan >= v.before[s] + 2 * s * d + m * (v.forward[s] + v.backward[s]) for s in range(len(problem.choices))
-    ]
+    m, rows = problem.num_microbatches, []
+    for s, reach_s in enumerate(problem.reach_s):
+        before = pulp.lpSum(v.forward[:s]) + reach_s if problem.split_backward else v.before[s] + 2 * reach_s
+        rows.append(v.makespan >= before + m * (v.forward[s] + v.backward[s]))
+    return rows
 
 
 def add_round_trip_paths(problem: StageProblem, v: _Variables) -> list[Any]:
     """(5)"""
-    p, m, d = len(problem.choices), problem.num_microbatches, problem.edge_s
+    p, m, across_s = len(problem.choices), problem.num_microbatches, problem.reach_s[-1]
     rows = []
     for s, ahead in enumerate(problem.ahead):
         if m < ahead:
             continue
         if problem.split_backward:
             trip = pulp.lpSum(v.forward) + pulp.lpSum(v.backward[s + 1 :]) - pulp.lpSum(v.weight[s + 1 :])
-            rows.append(v.makespan >= trip + (2 * p - 2 - s) * d + m * v.backward[s] + (m - ahead) * v.forward[s])
+            delays_s = across_s + problem.rest_s(s)
+            rows.append(v.makespan >= trip + delays_s + m * v.backward[s] + (m - ahead) * v.forward[s])
         else:
-            trip = v.before[p] - v.backward[s] + 2 * (p - 1) * d
+            trip = v.before[p] - v.backward[s] + 2 * across_s
             rows.append(v.makespan >= trip + m * v.backward[s] + (m - ahead) * v.forward[s])
     return rows
 
 
 def add_loop_paths(problem: StageProblem, v: _Variables) -> list[Any]:
     """(6)"""
-    p, m, d = len(problem.choices), problem.num_microbatches, problem.edge_s
+    p, m = len(problem.choices), problem.num_microbatches
     if not problem.one_f_one_b:
         return []
     rows = []
-    for s in range(p):
-        k = p - s
-        rows.append(v.makespan >= v.before[s] + 2 * s * d + (m // k) * (v.before[p] - v.before[s] + 2 * (k - 1) * d))
+    for s, reach_s in enumerate(problem.reach_s):
+        loop = v.before[p] - v.before[s] + 2 * problem.rest_s(s)
+        rows.append(v.makespan >= v.before[s] + 2 * reach_s + (m // (p - s)) * loop)
     return rows
 
 
@@ -214,25 +221,25 @@ def add_end(problem: StageProblem, v: _Variables) -> list[Any]:
 
 def path_bound_s(problem: StageProblem, options: Sequence[Option]) -> float:
     """The largest of (4)-(7), plus (8), for options that are already chosen."""
-    p, m, d = len(options), problem.num_microbatches, problem.edge_s
+    p, m, across_s = len(options), problem.num_microbatches, problem.reach_s[-1]
     work = [option.forward_s + option.backward_s for option in options]
     before = [sum(work[:s]) for s in range(p + 1)]
     paths = []
     for s, option in enumerate(options):
-        ahead = problem.ahead[s]
+        ahead, reach_s = problem.ahead[s], problem.reach_s[s]
         if problem.split_backward:
-            paths.append(sum(one.forward_s for one in options[:s]) + s * d + m * work[s])
+            paths.append(sum(one.forward_s for one in options[:s]) + reach_s + m * work[s])
             if m >= ahead:
                 trip = sum(one.forward_s for one in options)
                 trip += sum(one.backward_s - one.weight_grad_s for one in options[s + 1 :])
-                paths.append(trip + (2 * p - 2 - s) * d + m * option.backward_s + (m - ahead) * option.forward_s)
+                delays_s = across_s + problem.rest_s(s)
+                paths.append(trip + delays_s + m * option.backward_s + (m - ahead) * option.forward_s)
             continue
-        paths.append(before[s] + 2 * s * d + m * work[s])
+        paths.append(before[s] + 2 * reach_s + m * work[s])
         if m >= ahead:
-            paths.append(before[p] + (m - 1) * option.backward_s + (m - ahead) * option.forward_s + 2 * (p - 1) * d)
+            paths.append(before[p] + (m - 1) * option.backward_s + (m - ahead) * option.forward_s + 2 * across_s)
         if problem.one_f_one_b:
-            k = p - s
-            paths.append(before[s] + 2 * s * d + (m // k) * (before[p] - before[s] + 2 * (k - 1) * d))
+            paths.append(before[s] + 2 * reach_s + (m // (p - s)) * (before[p] - before[s] + 2 * problem.rest_s(s)))
     paths.append(m * problem.replicas_per_core * before[p])
     return max(paths) + max(option.extras_s for option in options)
 

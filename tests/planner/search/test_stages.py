@@ -49,7 +49,7 @@ def random_problem(seed: int, schedule: str) -> StageProblem:
         choices=tuple(choices),
         num_microbatches=m,
         ahead=count_ahead(order),
-        edge_s=draw.choice((0.0, 0.1, 20.0)),
+        edges_s=tuple(draw.choice((0.0, 0.1, 20.0)) for _ in range(pp - 1)),
         one_f_one_b=schedule == "1f1b",
         split_backward=order.splits_backward,
         replicas_per_core=0.0,
@@ -69,7 +69,7 @@ def options_of(chosen: tuple[StageChoice, ...]) -> list[Option]:
 def simulated_s(schedule: str, problem: StageProblem, options: list[Option]) -> float:
     columns = np.array([[one.forward_s, one.backward_s - one.weight_grad_s, one.weight_grad_s] for one in options]).T
     order = build_schedule(schedule, len(options), problem.num_microbatches)
-    makespan_s = simulate(order, StageTimes(*columns, edge_s=problem.edge_s)).makespan_s
+    makespan_s = simulate(order, StageTimes(*columns, edge_s=np.array(problem.edges_s))).makespan_s
     return makespan_s + max(one.extras_s for one in options)
 
 
@@ -121,7 +121,7 @@ def test_shared_cores_are_a_path() -> None:
     """Two stages of 3 s a micro-batch on half a core: eight micro-batches take 4 x 8 x 3 s at least."""
     option = Option(np.zeros((1, 4)), 1.0, 2.0, 0.5, 0.0)
     choices = ((StageChoice(0, 1, option),), (StageChoice(1, 2, option),))
-    problem = StageProblem(choices, 8, 0.0, (2, 1), one_f_one_b=True, split_backward=False, replicas_per_core=2.0)
+    problem = StageProblem(choices, 8, (0.0,), (2, 1), one_f_one_b=True, split_backward=False, replicas_per_core=2.0)
     assert solve_stages(problem).bound_s == pytest.approx(2 * 8 * 6)
     order = build_schedule("1f1b", 2, 8)
     times = StageTimes(np.ones(2), np.full(2, 1.5), np.full(2, 0.5))
@@ -130,7 +130,7 @@ def test_shared_cores_are_a_path() -> None:
 
 def test_ranges_that_do_not_join_are_infeasible() -> None:
     option = Option(np.zeros((1, 4)), 1.0, 2.0, 0.5, 0.0)
-    frame = {"num_microbatches": 4, "edge_s": 0.0, "ahead": (2, 1), "one_f_one_b": True}
+    frame = {"num_microbatches": 4, "edges_s": (0.0,), "ahead": (2, 1), "one_f_one_b": True}
     frame |= {"split_backward": False, "replicas_per_core": 0}
     apart = StageProblem(((StageChoice(0, 2, option),), (StageChoice(3, 4, option),)), **frame)
     assert solve_stages(apart).status == "infeasible"

@@ -1,0 +1,247 @@
+"""Admissible bounds over unlike groups: no placement of a layout is faster, or fits less memory, than these say.
+
+A layer's worth is its least time in the mean group, so that groups and kinds of layer compare. A rank of group g takes
+at most max_k c_k / t_gk of worth a second. Everything the runtime may hide is taken as hidden, and kinds with a small
+share of the work are left out where memory is asked for.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from costmodel.dataparallel import estimate_step_extras
+from costmodel.layouts import POLICIES, Assignment, BoolColumn, Column
+from costmodel.memory import estimate_apart_bytes, estimate_claim_bytes, estimate_communicator_bytes
+from costmodel.pipeline import (
+    estimate_least_in_flight,
+    estimate_least_pending,
+    estimate_receive_bytes,
+    splits_backward,
+)
+from costmodel.price import PricedLayers
+from costmodel.state import estimate_local_params, estimate_state_bytes
+from planner.search.bounds import mean_rank, placeable_worth
+from planner.search.groups.rows import MixedRows
+
+BISECTIONS = 12
+REACHES = 3
+"""How often what earlier ranks must hold is concluded from what later ones can."""
+
+MAIN_SHARE = 0.1
+ROUNDING = 1.0 + 1e-9
+
+
+def least_times_s(table: PricedLayers, policies: tuple[int, ...], num_kinds: int) -> Column:
+    """[n, K] one layer's forward and cheapest backward."""
+    return np.asarray(table.forward[:, :num_kinds] + table.backward[:, :num_kinds][:, :, list(policies)].min(axis=2))
+
+
+def end_times_s(table: PricedLayers, num_kinds: int) -> Column:
+    """[n, 2] forward and backward of embedding and head."""
+    return np.asarray(table.forward[:, num_kinds:] + table.backward[:, num_kinds:, 0])
+
+
+def estimate_after_s(rows: MixedRows, policies: tuple[int, ...]) -> Column:
+    """[n] seconds after the passes that no placement avoids: some rank holds the mean rank's parameters at least, in
+    whichever group that takes least, and hides no more than it could behind all layers under their slowest policy.
+    """
+    problem = rows.problem
+    kinds, all_layers = problem.num_kinds, float(len(problem.kinds))
+    after = []
+    for table in rows.tables:
+        assignment = mean_rank(table, problem.kinds, kinds, 0)
+        params = estimate_local_params(table.setting, rows.layouts, assignment)
+        slowest = table.backward[:, :, list(policies)].max(axis=2)
+        forward_s = all_layers * table.forward[:, :kinds].max(axis=1) + table.forward[:, kinds:].sum(axis=1)
+        backward_s = all_layers * slowest[:, :kinds].max(axis=1) + table.backward[:, kinds:, 0].sum(axis=1)
+        layers = np.full((len(rows), 1), all_layers)
+        extras = estimate_step_extras(
+            table.setting, table.network, rows.layouts, params, assignment.rank, layers,
+            forward_s[:, None], backward_s[:, None],
+        )  # fmt: skip
+        after.append(extras.exposed_s[:, 0])
+    return np.asarray(np.min(after, axis=0))
+
+
+def estimate_floor_s(rows: MixedRows, policies: tuple[int, ...], after_s: Column) -> Column:
+    """[n] seconds that no placement beats, whatever memory it has: all ranks of all groups busy all the time.
+
+    (T / m) · sum_r rate_r >= worth of all layers + sum_ends end_s · rate of its rank.
+    """
+    problem = rows.problem
+    kinds, every = problem.num_kinds, np.arange(len(rows))
+    least_s = np.stack([least_times_s(table, policies, kinds) for table in rows.tables], axis=1)
+    ends_s = np.stack([end_times_s(table, kinds) for table in rows.tables], axis=1)
+    worth = layer_worth(rows, least_s)
+    rate = (worth[:, None, :] / least_s).max(axis=2)
+    number = np.bincount(problem.kinds, minlength=kinds)
+    first, last = rows.layouts.first_group, rows.last_group
+    needed = worth @ number
+    needed += ends_s[every, first, 0] * rate[every, first] + ends_s[every, last, 1] * rate[every, last]
+    makespan_s = rows.layouts.num_microbatches * needed / (rate * rows.ranks).sum(axis=1)
+    return np.asarray((makespan_s + after_s) * (1.0 + rows.jitter))
+
+
+def layer_worth(rows: MixedRows, least_s: Column) -> Column:
+    """[n, K] from [n, G, K]: seconds on the mean rank."""
+    share = rows.ranks / rows.layouts.pp[:, None]
+    return np.asarray(np.einsum("ngk,ng->nk", least_s, share))
+
+
+def tighten(
+    rows: MixedRows, policies: tuple[int, ...], budgets: tuple[float, ...], floor_s: Column, after_s: Column,
+    best_s: float,
+) -> Column:  # fmt: skip
+    """[n] seconds that no placement of a row beats within every group's memory, at least ``floor_s``; inf for rows that
+    cannot reach ``best_s``.
+    """
+    bounds = np.full(len(rows), np.inf)
+    for members in rows.alike():
+        limits = RankLimits(rows.take(members), policies, budgets, after_s[members])
+        members = members[limits.can_reach(np.full(len(members), best_s))]
+        if not len(members):
+            continue
+        limits = RankLimits(rows.take(members), policies, budgets, after_s[members])
+        low, high = floor_s[members], np.full(len(members), best_s)
+        for _ in range(BISECTIONS):
+            middle = 0.5 * (low + high)
+            ok = limits.can_reach(middle)
+            low, high = np.where(ok, low, middle), np.where(ok, middle, high)
+        bounds[members] = low
+    return bounds
+
+
+def held_shares(rows: MixedRows, policies: tuple[int, ...], budgets: tuple[float, ...]) -> Column:
+    """[n] the share of all layers for which all ranks together have the memory, each under its leanest policy."""
+    found = np.zeros(len(rows))
+    for members in rows.alike():
+        limits = RankLimits(rows.take(members), policies, budgets, np.zeros(len(members)))
+        found[members] = limits.held_share()
+    return found
+
+
+class RankLimits:
+    """What every rank of rows that are alike can take of the main kinds, [n, pp]; columns q: (kind, policy) pairs."""
+
+    def __init__(self, rows: MixedRows, policies: tuple[int, ...], budgets: tuple[float, ...], after_s: Column) -> None:
+        problem, layouts = rows.problem, rows.layouts
+        kinds, chosen, self.homes = problem.num_kinds, list(policies), list(rows.homes)
+        self.rows, self.after_s = rows, after_s
+        self.m = layouts.num_microbatches.astype(np.float64)[:, None]
+        number = np.bincount(problem.kinds, minlength=kinds).astype(np.float64)
+        least_s = np.stack([least_times_s(table, policies, kinds) for table in rows.tables], axis=1)
+        worth = layer_worth(rows, least_s)
+        share = (worth * number).mean(axis=0)
+        main = [int(kind) for kind in np.flatnonzero(share >= MAIN_SHARE * share.sum())]
+        # Of one kind layers are counted, and whole.
+        self.whole = len(main) == 1
+        unit = np.ones_like(worth[:, main]) if self.whole else worth[:, main]
+        self.needed = unit @ number[main]
+        self.worth = np.repeat(unit, len(chosen), axis=1)[:, None, :]
+        split = splits_backward(layouts)[:, None]
+        forward = np.stack([table.forward for table in rows.tables], axis=1)
+        # On the way to a rank lies all that earlier ranks do for a micro-batch, or only its forwards.
+        before_s = np.where(split[..., None], forward[..., :kinds], least_s)[:, :, main]
+        self.least_reach_s = (before_s / unit[:, None, :]).min(axis=2)[:, self.homes]
+        times = [table.forward[:, :kinds, None] + table.backward[:, :kinds][:, :, chosen] for table in rows.tables]
+        by_group = np.stack(times, axis=1)[:, :, main].reshape(len(rows), len(rows.tables), -1)
+        self.layer_s = by_group[:, self.homes]
+        self._sends_and_ends(split, kinds)
+        self._memory(main, chosen, budgets)
+
+    def _sends_and_ends(self, split: BoolColumn, kinds: int) -> None:
+        """``own_s``: what a rank does for a micro-batch beside its layers; ``reach_s``: of that, and of sends, what
+        comes before it."""
+        tables, edges = self.rows.tables, self.rows.edges
+        first, last = self.homes[0], self.homes[-1]
+        ends_s = np.zeros((len(self.rows), len(self.homes)))
+        ends_s[:, 0] += end_times_s(tables[first], kinds)[:, 0]
+        ends_s[:, -1] += end_times_s(tables[last], kinds)[:, 1]
+        self.own_s = ends_s
+        self.own_s[:, :-1] += edges.busy_s
+        self.own_s[:, 1:] += edges.busy_s
+        forward_s = np.zeros_like(ends_s)
+        forward_s[:, 0] += tables[first].forward[:, kinds]
+        forward_s[:, :-1] += edges.busy_s
+        before_s = np.where(split, forward_s, self.own_s)
+        crossed_s = np.where(split, 1.0, 2.0) * edges.edge_s
+        self.reach_s = np.zeros_like(ends_s)
+        self.reach_s[:, 1:] = np.cumsum(before_s[:, :-1] + crossed_s, axis=1)
+
+    def _memory(self, main: list[int], chosen: list[int], budgets: tuple[float, ...]) -> None:
+        """``layer_bytes`` [n, pp, Q], and ``room`` [n, pp] that every rank has for layers."""
+        rows, layouts, homes = self.rows, self.rows.layouts, self.homes
+        kinds, total = rows.problem.num_kinds, float(len(rows.problem.kinds))
+        rank = np.broadcast_to(np.arange(len(homes)), (len(rows), len(homes)))
+        in_flight = estimate_least_in_flight(layouts, rank)[..., None]
+        waiting = estimate_least_pending(layouts, rank)[..., None]
+        table = rows.tables[0]
+        empty, empty_gathered = self._state(table, 0, 0.0)
+        whole = [self._state(table, kind, total) for kind in main]
+        slopes = [(kept - empty) / total for kept, _ in whole]
+        gathered = [(copied - empty_gathered) / total for _, copied in whole]
+        # What stage 3 gathers levels off with more layers: the chord from none to all lies below, the flattest surely.
+        flattest, third = np.min(gathered, axis=0), layouts.zero_stage[:, None] == 3
+        columns = []
+        for kind, slope, own in zip(main, slopes, gathered, strict=True):
+            slope = slope + np.where(third, flattest, own)
+            saved = self._by_rank("saved_bytes", (slice(None), kind, chosen))
+            pending = self._by_rank("pending_bytes", (slice(None), kind, chosen))
+            columns.append(slope[..., None] + in_flight * saved + waiting * pending)
+        self.layer_bytes = np.maximum(np.concatenate(columns, axis=-1), 1.0)
+        fixed = empty + empty_gathered
+        fixed[:, 0] += in_flight[:, 0, 0] * self._by_rank("saved_bytes", (slice(None), kinds, 0))[:, 0]
+        working = self._by_rank("working_bytes", (slice(None), slice(0, kinds)))[..., chosen].min(axis=(2, 3))
+        logits = self._by_rank("saved_bytes", (slice(None), kinds + 1, 0))[:, -1]
+        apart = estimate_apart_bytes(table.setting, working[:, -1], logits)
+        working[:, -1] = np.maximum(working[:, -1], logits) + apart
+        static = estimate_communicator_bytes(table.setting, layouts) + table.setting.runtime.memory.workspace_bytes
+        received = estimate_receive_bytes(table.setting, layouts, rank)
+        always = fixed + working + estimate_claim_bytes(table.setting, static[:, None], received)
+        self.room = np.array([budgets[home] for home in homes]) - always
+
+    def _by_rank(self, name: str, at: tuple[object, ...]) -> Column:
+        """[n, pp, ...] of the layer costs, from each rank's own group."""
+        columns = [getattr(table.costs, name)[at][table.index] for table in self.rows.tables]
+        return np.asarray(np.stack(columns, axis=1)[:, self.homes])
+
+    def _state(self, table: PricedLayers, kind: int, count: float) -> tuple[Column, Column]:
+        """[n, pp] bytes that ``count`` layers of one kind claim on every rank: what is kept, and what is gathered."""
+        pp, n = len(self.homes), len(self.rows)
+        counts = np.zeros((n, pp, self.rows.problem.num_kinds, len(POLICIES)))
+        counts[..., kind, 0] = count
+        rank = np.broadcast_to(np.arange(pp), (n, pp))
+        assignment = Assignment(counts, rank, np.ones_like(rank), rank == 0, rank == pp - 1)
+        params = estimate_local_params(table.setting, table.layouts, assignment)
+        state = estimate_state_bytes(table.setting, table.layouts, params)
+        kept = state.params + state.grads + state.optimizer
+        return estimate_claim_bytes(table.setting, kept, np.zeros_like(kept)), state.gathered.copy()
+
+    def held_share(self) -> Column:
+        """[n] what the ranks together could take, however long that took, of what there is."""
+        held = ROUNDING * (np.maximum(self.room, 0.0)[..., None] * self.worth / self.layer_bytes).max(axis=-1)
+        return np.asarray((np.floor(held) if self.whole else held).sum(axis=1) / self.needed)
+
+    def can_reach(self, step_s: Column) -> NDArray[np.bool_]:
+        """[n] whether the ranks together could take all layers within ``step_s``.
+
+        A rank that is reached after r_s seconds has (T - r_s) / m for each micro-batch. What the ranks from it on
+        cannot take lies before it, and takes its time on the way.
+        """
+        makespan_s = (step_s / (1.0 + self.rows.jitter) - self.after_s)[:, None]
+        soonest_s = np.minimum.accumulate(self.least_reach_s, axis=1)
+        reach_s, held = self.reach_s, self._held(makespan_s - self.reach_s)
+        for _ in range(REACHES):
+            from_here = np.cumsum(held[:, ::-1], axis=1)[:, ::-1]
+            before = np.maximum(self.needed[:, None] - from_here, 0.0)
+            later_s = reach_s.copy()
+            later_s[:, 1:] += before[:, 1:] * soonest_s[:, :-1]
+            held = self._held(makespan_s - later_s)
+        return np.asarray(held.sum(axis=1) >= self.needed)
+
+    def _held(self, left_s: Column) -> Column:
+        """[n, pp] worth of layers that fits (T - r_s) / m seconds a micro-batch and the rank's memory."""
+        time_s = left_s / self.m - self.own_s
+        held = ROUNDING * placeable_worth(time_s, self.room, self.layer_s, self.layer_bytes, self.worth)
+        return np.floor(held) if self.whole else held

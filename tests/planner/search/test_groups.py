@@ -1,0 +1,258 @@
+"""The search over unlike groups of nodes against all placements there are, and what it makes of unequal devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import combinations, pairwise, product
+from random import Random
+
+import numpy as np
+import pytest
+from exhaustive import ROUNDING, Mix, all_mixes
+from small_instances import SHAPES, build_model, slower
+from small_mixed import build_mixed, group_of, join
+
+from costmodel.catalog.devices import load_device
+from costmodel.layouts import even_split
+from costmodel.schema.errors import Infeasible
+from costmodel.schema.plan import Plan
+from planner.evaluate import Evaluated, evaluate
+from planner.placement import Placement
+from planner.problem import Problem
+from planner.request import Request
+from planner.search import find_plan
+from planner.search.groups.best_first import MixedOutcome, MixedRun, search_mixed
+from planner.search.groups.bounds import estimate_after_s, estimate_floor_s, tighten
+from planner.search.groups.space import enumerate_mixed
+from planner.search.placed import deal
+
+AMPLE = 1e15
+
+
+def random_request(seed: int) -> Request:
+    """4 to 12 devices in two groups: any shape of model, memory that may be short, a network that may be slow."""
+    draw = Random(seed)
+    names = draw.choice([("h100", "a100-80g"), ("a100-40g", "h100"), ("rtx4090", "a6000"), ("h200", "v100-32g")])
+    each = draw.choice((2, 4))
+    cluster = join(group_of(names[0], 1, each), group_of(names[1], 1, each * draw.choice((1, 2))))
+    if draw.random() < 0.4:
+        cluster = slower(cluster, draw.choice((1.0, 30.0)), draw.choice((0.0, 1e-4, 1e-2)))
+    model = build_model(
+        shape=draw.choice(SHAPES),
+        num_layers=draw.randint(4, 7),
+        hidden=draw.choice((256, 1024, 4096)),
+        vocab=draw.choice((1000, 32000, 256000)),
+        tied=draw.random() < 0.3,
+    )
+    return build_mixed(
+        model,
+        cluster,
+        seq_len=draw.choice((512, 2048, 8192)),
+        global_batch_size=draw.choice((8, 16, 48)),
+        runtime=draw.choice(("torch", "torchtitan", "megatron", "deepspeed", "megatron-2021")),
+    )
+
+
+def run_of(request: Request, most: int, draw: Random) -> MixedRun:
+    """A run over some rows of the request's space, nothing placed yet, bounds as they first are."""
+    layouts = enumerate_mixed(request)
+    rows = sorted(draw.sample(range(len(layouts)), min(most, len(layouts))))
+    run = MixedRun(
+        request, Problem.from_request(request), MixedOutcome(layouts.take(np.array(rows, np.intp))), 0.0, None
+    )
+    run.floors = run.bounds = estimate_floor_s(run.rows, run.policies, estimate_after_s(run.rows, run.policies))
+    return run
+
+
+def splits(total: int, pp: int, uneven: bool) -> Iterator[tuple[tuple[int, int], ...]]:
+    if not uneven:
+        ends = np.cumsum([0, *even_split(total, pp)]).tolist()
+        yield tuple(pairwise(ends))
+        return
+    for cuts in combinations(range(1, total), pp - 1):
+        yield tuple(zip((0, *cuts), (*cuts, total), strict=True))
+
+
+def best_of_all(run: MixedRun, row: int, budgets: tuple[float, ...]) -> Evaluated | None:
+    """Every split of the layers over the ranks, every stage under its fastest mix that fits, all simulated."""
+    one, problem = run.rows.take(np.array([row])), run.problem
+    total, homes = len(problem.kinds), one.homes
+    fastest: dict[tuple[object, ...], Mix | None] = {}
+
+    def mix_of(rank: int, span: tuple[int, int], policies: tuple[int, ...]) -> Mix | None:
+        counts = tuple(np.bincount(problem.kinds[slice(*span)], minlength=problem.num_kinds).tolist())
+        key = (rank, counts, policies)
+        if key not in fastest:
+            home = homes[rank]
+            mixes = all_mixes(one.tables[home], rank, counts, policies, budgets[home])
+            fastest[key] = min(mixes, key=lambda mix: (mix.backward_s, mix.extras_s), default=None)
+        return fastest[key]
+
+    found = []
+    for policies, split in product(run.sets, splits(total, len(homes), problem.setting.runtime.uneven_stages)):
+        mixes = [mix_of(rank, span, policies) for rank, span in enumerate(split)]
+        if any(mix is None for mix in mixes):
+            continue
+        lengths = tuple(stop - start for start, stop in split)
+        dealt = deal(problem, lengths, range(len(homes)), [mix.counts for mix in mixes if mix is not None])
+        placement = Placement(one.layouts.row(0), one.layouts.schedule_name(0), lengths, dealt)
+        found.append(evaluate(problem, placement, layers=one.tables))
+    return min(found, key=lambda each: each.step_time_s, default=None)
+
+
+def claims(evaluated: Evaluated) -> np.ndarray:
+    return evaluated.priced.memory.claim[0]
+
+
+@pytest.mark.parametrize("seed", range(14))
+def test_a_placement_is_the_best_of_all_splits(seed: int) -> None:
+    """Three layouts each, with memory ample and short."""
+    draw = Random(seed)
+    run = run_of(random_request(seed), 3, draw)
+    for row in range(len(run.rows)):
+        ample = best_of_all(run, row, (AMPLE, AMPLE))
+        assert ample is not None
+        largest = [max(claims(ample)[np.array(ample.homes) == home]) for home in (0, 1)]
+        for budgets in ((AMPLE, AMPLE), tuple(draw.choice((0.4, 0.7, 1.001)) * most for most in largest)):
+            best = best_of_all(run, row, budgets)
+            run.budgets = budgets
+            placed = run.place(row, float("inf"))
+            if best is None:
+                assert placed.evaluated is None
+                assert not placed.slower
+                continue
+            assert placed.evaluated is not None, best.placement
+            assert run.bounds[row] <= best.step_time_s * ROUNDING
+            assert placed.bound_s <= best.step_time_s * (1.0 + 1e-6), best.placement
+            assert best.step_time_s / ROUNDING <= placed.evaluated.step_time_s <= best.step_time_s * 1.01
+            for home, budget in enumerate(budgets):
+                assert max(claims(placed.evaluated)[np.array(best.homes) == home]) <= budget * ROUNDING
+            again = run.place(row, placed.step_s * 1.0001)
+            assert again.evaluated is not None, "a limit above its own time made the placement disappear"
+            slow = run.place(row, placed.bound_s * 0.99)
+            assert slow.evaluated is None
+            assert slow.slower
+
+
+@pytest.mark.parametrize("seed", range(100, 120))
+def test_no_random_placement_beats_the_bounds(seed: int) -> None:
+    """8 layouts x 2 placements each, against the floor and tight bounds of ample and of just enough memory."""
+    draw = Random(seed)
+    run = run_of(random_request(seed), 8, draw)
+    rows, problem = run.rows, run.problem
+    after_s = estimate_after_s(rows, run.policies)
+    total = len(problem.kinds)
+    for row in range(len(rows)):
+        one = rows.take(np.array([row]))
+        for _ in range(2):
+            cuts = sorted(draw.sample(range(1, total), len(one.homes) - 1))
+            lengths = tuple(np.diff([0, *cuts, total]).tolist())
+            chosen, policies = draw.random() < 0.5, draw.choice(run.sets)
+            dealt = tuple(draw.choice(policies) for _ in range(total)) if chosen else (draw.choice(policies),) * total
+            placement = Placement(one.layouts.row(0), one.layouts.schedule_name(0), lengths, dealt)
+            evaluated = evaluate(problem, placement, layers=one.tables)
+            step_s, homes = evaluated.step_time_s, np.array(one.homes)
+            assert run.bounds[row] <= step_s * ROUNDING, placement
+            enough = tuple(float(claims(evaluated)[homes == home].max()) for home in (0, 1))
+            for budgets, best_s in (((AMPLE, AMPLE), step_s * 2.0), (enough, step_s * 1.001)):
+                floor_s = run.bounds[[row]]
+                bound = tighten(one, run.policies, budgets, floor_s, after_s[[row]], best_s)[0]
+                assert bound <= step_s * ROUNDING, (placement, budgets)
+
+
+@pytest.mark.parametrize("seed", [200, 202, 203, 204])
+def test_the_answer_is_the_best_of_the_whole_space(seed: int) -> None:
+    request = replace(random_request(seed), gap=0.0, fixed={"micro_batch_size": 1, "schedule": "1f1b", "tp": 1})
+    problem = Problem.from_request(request)
+    outcome, run = search_mixed(request, problem)
+    if run is None:
+        return
+    best = [best_of_all(run, row, run.budgets) for row in range(len(run.rows))]
+    fastest_s = min((one.step_time_s for one in best if one is not None), default=None)
+    if fastest_s is None:
+        assert outcome.best is None
+        return
+    assert outcome.best is not None
+    assert outcome.bound_s <= fastest_s * ROUNDING
+    assert fastest_s / ROUNDING <= outcome.best.step_time_s <= fastest_s * (1.0 + 2e-3)
+    assert not outcome.stopped
+
+
+DEEP = build_model(num_layers=16, hidden=2048, vocab=1000)
+TWO = join(group_of("h100", 1, 4), group_of("a100-80g", 1, 8))
+
+
+def test_faster_devices_take_more_layers() -> None:
+    """The same layout under an even split takes longer."""
+    request = build_mixed(DEEP, TWO, global_batch_size=64, seq_len=4096, top=1, schedules=("1f1b",))
+    plan = find_plan(request)
+    devices = [stage.device for stage in plan.prediction.memory.per_stage]
+    by_device = {name: [] for name in devices}
+    for device, layers in zip(devices, plan.pipeline.layers_per_stage, strict=True):
+        by_device[device].append(layers)
+    assert min(by_device["h100"]) > max(by_device["a100-80g"])
+    assert plan.certificate.gap is not None
+    assert plan.certificate.gap < 0.03
+    even = 16 // plan.layout.pp
+    lengths = (even,) * (plan.layout.pp - 1) + (16 - even * (plan.layout.pp - 1),)
+    policies = tuple(0 for _ in plan.layers)
+    split = evaluate(Problem.from_plan(plan), Placement(plan.layout, plan.pipeline.schedule, lengths, policies))
+    assert split.step_time_s > 1.1 * plan.prediction.step_time_s.mean
+
+
+def test_a_plan_of_the_search_prices_again_to_itself() -> None:
+    from planner.assemble import reprice
+
+    plan = find_plan(build_mixed(DEEP, TWO, top=1, fixed={"micro_batch_size": 1, "schedule": "zb-h1"}))
+    again = Plan.load_json(plan.model_dump_json(), "the plan")
+    assert reprice(again) == plan.prediction
+    assert {one.name for one in plan.certificate.relaxations} == {"overlap", "policies", "mixes", "stages", "paths"}
+    assert any("Layers by group of nodes" in note for note in plan.notes)
+    assert any("alone would take at least" in note for note in plan.notes)
+
+
+def test_a_group_that_slows_the_other_down_is_named() -> None:
+    """One V100 beside eight H100: stages of one device, nine of them, for little."""
+    cluster = join(group_of("h100", 1, 8), group_of("v100-16g", 1, 1))
+    plan = find_plan(build_mixed(DEEP, cluster, top=1, schedules=("1f1b",)))
+    said = [note for note in plan.notes if "8 h100 alone would be faster" in note]
+    assert len(said) == 1
+    assert not any("v100-16g alone would be faster" in note for note in plan.notes)
+
+
+def test_the_group_with_more_memory_comes_first() -> None:
+    """Under 1F1B earlier ranks keep more micro-batches: the other order has to recompute."""
+    roomy, tight = load_device("a100-80g"), load_device("a100-40g")
+    cluster = join(group_of("a100-80g", 1, 4), group_of("a100-40g", 1, 4))
+    fixed = {"tp": 1, "dp_shard": 1, "dp_replicate": 1, "micro_batch_size": 1, "schedule": "1f1b"}
+    request = build_mixed(
+        build_model(num_layers=24, hidden=2048, vocab=1000), cluster, seq_len=16384, global_batch_size=64,
+        devices=(roomy, tight), fixed=fixed, forbidden=frozenset({"activation_offload"}),
+    )  # fmt: skip
+    run = search_mixed(request, Problem.from_request(request))[1]
+    assert run is not None
+    placed = {int(run.rows.layouts.first_group[row]): run.place(row, float("inf")) for row in range(len(run.rows))}
+    ahead, behind = placed[0].evaluated, placed[1].evaluated
+    assert ahead is not None
+    assert behind is not None
+    assert ahead.step_time_s < 0.99 * behind.step_time_s
+    assert sum(policy > 0 for policy in ahead.placement.policies) < sum(p > 0 for p in behind.placement.policies)
+    assert find_plan(request).layout.first_group == 0
+
+
+def test_nothing_fits_over_both_groups() -> None:
+    """Two 16 GB devices have no room for what four H100 hold."""
+    cluster = join(group_of("h100", 1, 4), group_of("v100-16g", 2, 4))
+    model = build_model(num_layers=8, hidden=8192, vocab=256000)
+    small = load_device("v100-16g").model_copy(update={"memory_bytes": 4e9})
+    request = build_mixed(model, cluster, devices=(load_device("h100"), small), fixed={"tp": 1})
+    with pytest.raises(Infeasible, match=r"does not fit on 4 h100 \+ 8 v100-16g") as raised:
+        find_plan(request)
+    assert raised.value.hint
+
+
+def test_no_stage_divides_both_groups() -> None:
+    cluster = join(group_of("h100", 1, 3), group_of("a100-80g", 1, 8))
+    with pytest.raises(Infeasible, match=r"no layout of dense exists on 3 h100 \+ 8 a100-80g .* must divide 1"):
+        find_plan(build_mixed(build_model(num_layers=8), cluster))
