@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +43,7 @@ class Request:
     ``free_bytes``: memory of each device that is held free, already taken from ``device``.
     ``schedules``: the only ones to consider, None = the runtime's. ``synthesize``: look for an order of passes too.
     ``fit_probability``: the least P(fits) of a feasible layout. ``gap``: stop when (best - bound) / best is below.
+    ``within_s``: layouts whose step takes no less are no answer, and are not looked for.
     ``robust``: the best plan under what is not known of the model's figures, not the fastest by mean.
     ``assumptions``: one sentence for everything that was defaulted.
     """
@@ -64,6 +66,7 @@ class Request:
     fit_probability: float = 0.95
     gap: float = 0.01
     time_limit_s: float = 60.0
+    within_s: float = math.inf
     top: int = 5
     robust: bool = False
     assumptions: tuple[str, ...] = ()

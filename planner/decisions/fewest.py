@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from math import ceil, inf
 
 from costmodel.flops import estimate_model_flops
@@ -11,6 +12,7 @@ from costmodel.schema.errors import Infeasible
 from planner.decisions.critical_batch import estimate_tokens
 from planner.decisions.curve import Curve, Point, choose, find_point
 from planner.decisions.question import Ask, Find, Question
+from planner.decisions.training import count_steps
 from planner.decisions.units import duration
 from planner.request import Request
 from planner.search.run import Progress
@@ -47,8 +49,8 @@ def find_fewest(
     limit = min(most or MOST_DEVICES, MOST_DEVICES)
     points: dict[int, Point] = {}
 
-    def in_time(devices: int) -> bool:
-        points[devices] = find_point(find, ask, devices, question, on_progress)
+    def in_time(devices: int, asking: Ask = ask) -> bool:
+        points[devices] = find_point(find, asking, devices, question, on_progress)
         return choose([points[devices]], question) is not None
 
     floor, interrupted = 1, False
@@ -59,7 +61,7 @@ def find_fewest(
         if enough is None:
             raise _out_of_reach(points, floor, limit, question)
         for devices in _between(ask, max([floor - 1, *(n for n in points if n < enough)]), enough, node):
-            if in_time(devices):
+            if in_time(devices, _hurried(ask, question)):
                 break
     except KeyboardInterrupt:
         interrupted = True
@@ -67,6 +69,20 @@ def find_fewest(
             raise
     ordered = tuple(points[devices] for devices in sorted(points))
     return Curve(ordered, interrupted, choose(ordered, question))
+
+
+def _hurried(ask: Ask, question: Question) -> Ask:
+    """``ask`` for layouts whose run would be in time if nothing ever failed: the rest need not be told apart."""
+    assert question.deadline_s is not None
+    deadline_s = question.deadline_s
+
+    def asking(devices: int | None, batch: int | None) -> Request:
+        request = ask(devices, batch)
+        step_tokens = request.workload.tokens_per_step
+        asked_tokens = step_tokens if batch is None else ask(devices, None).workload.tokens_per_step
+        return replace(request, within_s=deadline_s / count_steps(question, step_tokens, asked_tokens)[1])
+
+    return asking
 
 
 def _first_request(ask: Ask, node: int, limit: int) -> Request:

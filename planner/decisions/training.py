@@ -18,7 +18,7 @@ UNIT_TOKENS = 1e12
 """What times and costs refer to where no number of tokens is given."""
 
 
-def estimate_training(plan: Plan, question: Question, asked_batch_tokens: float | None = None) -> Training:
+def estimate_training(plan: Plan, question: Question, asked_batch_tokens: int | None = None) -> Training:
     """steps = tokens / tokens a step, rounded up; time = steps · step time / goodput; cost = devices · time · price.
 
     ``asked_batch_tokens``: the step that ``question.tokens`` refers to, by default the plan's own. Without a number of
@@ -26,12 +26,9 @@ def estimate_training(plan: Plan, question: Question, asked_batch_tokens: float 
     Leaves out: how far the number of failures may be off its mean.
     Raises as ``estimate_goodput``.
     """
-    step_tokens, step_s = float(plan.workload.tokens_per_step), plan.prediction.step_time_s
-    tokens = question.tokens or UNIT_TOKENS
-    if question.critical_batch_tokens is not None:
-        tokens = estimate_tokens(tokens, step_tokens, asked_batch_tokens or step_tokens, question.critical_batch_tokens)
+    step_tokens, step_s = plan.workload.tokens_per_step, plan.prediction.step_time_s
+    tokens, steps = count_steps(question, step_tokens, asked_batch_tokens or step_tokens)
     goodput = estimate_goodput(plan, question.reliability)
-    steps = ceil(tokens / step_tokens)
     per_step = steps / goodput.share
     time_s = Interval(mean=per_step * step_s.mean, low=per_step * step_s.low, high=per_step * step_s.high)
     hours = plan.cluster.num_devices * time_s.mean / 3600.0
@@ -48,6 +45,14 @@ def estimate_training(plan: Plan, question: Question, asked_batch_tokens: float 
         critical_batch_tokens=question.critical_batch_tokens,
         goodput=goodput,
     )
+
+
+def count_steps(question: Question, step_tokens: int, asked_step_tokens: int) -> tuple[float, int]:
+    """Tokens of the run at so many a step, and its steps; ``question.tokens`` are those at ``asked_step_tokens``."""
+    tokens = question.tokens or UNIT_TOKENS
+    if question.critical_batch_tokens is not None:
+        tokens = estimate_tokens(tokens, step_tokens, asked_step_tokens, question.critical_batch_tokens)
+    return tokens, ceil(tokens / step_tokens)
 
 
 def on_time_probability(time_s: Interval, deadline_s: float) -> float:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 from typing import Protocol
 
 from costmodel.memory import claim_budget_bytes
-from costmodel.schema.errors import SolverTimeout
+from costmodel.schema.errors import Infeasible, SolverTimeout
 from costmodel.schema.plan import Certificate, Plan, Relaxation
 from planner.assemble import build_plan
 from planner.constraints.words import words_of
@@ -68,6 +69,8 @@ def find_plan(request: Request, on_progress: Callable[[Progress], None] | None =
                 outcome.bound_s,
                 "raise --time-limit, or narrow the space with --fix",
             )
+        if len(outcome.space) and request.within_s < inf:
+            raise Infeasible(f"no layout that fits takes a step in less than {request.within_s:.3g} s")
         raise explain_infeasible(request, problem, outcome)
     named, order, said = best, None, []
     if request.synthesize:

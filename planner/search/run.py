@@ -63,9 +63,9 @@ class Outcome:
 
 
 class Run:
-    """``problem``: with the user's pins. ``best_s``: the incumbent's step. ``proven``: bounds of what was placed.
+    """``problem``: with the user's pins. ``best_s``: the incumbent's step, at first what the request allows.
 
-    ``done``: its numbers.
+    ``proven``: bounds of what was placed. ``done``: its numbers.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Run:
         self.problem = with_pins(request, problem, self.policies)
         self.priced = PricedSpace(self.problem, outcome.space)
         self.budget = claim_budget_bytes(problem.setting, request.fit_probability)
-        self.best_s = float("inf")
+        self.best_s = request.within_s
         self.proven: list[float] = []
         self.done: set[int] = set()
 
@@ -111,7 +111,7 @@ class Run:
 
     def say(self, bound_s: float) -> None:
         if self.on_progress is not None:
-            best = None if self.best_s == float("inf") else self.best_s
+            best = self.best_s if self.outcome.evaluated else None
             self.on_progress(Progress(len(self.outcome.space), len(self.outcome.steps_s), best, bound_s or None))
 
 

@@ -68,7 +68,8 @@ def test_batches_that_do_not_fit_are_passed_over(searching: Any, ask: Any) -> No
 
 def test_with_the_real_search_no_batch_beats_the_flops_bound() -> None:
     def ask_tiny(devices: int | None, batch: int | None) -> Any:
-        return build_request("tiny", devices, gpu="h100", global_batch_size=batch, calibration="none", fix=["pp=1"])
+        fix = ["pp=1,tp=1,cp_ring=1,cp_ulysses=1,zero_stage=0"]
+        return build_request("tiny", devices, gpu="h100", global_batch_size=batch, calibration="none", fix=fix)
 
     seen = []
 

@@ -15,7 +15,7 @@ from planner.decisions.question import Question
 from planner.request import Request, build_request
 from planner.search import find_plan
 
-COUNTS = (1, 2, 4, 8)
+COUNTS = (1, 2, 4)
 
 
 def ask(devices: int, batch: int | None = None) -> Request:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from planner.decisions.curve import find_point
 from planner.decisions.failures import Reliability
 from planner.decisions.fewest import find_fewest
 from planner.decisions.question import Question
+from planner.request import build_request
+from planner.search import find_plan
 
 CALM = Reliability(device_mtbf_s=1e15)
 
@@ -31,6 +34,33 @@ def test_on_every_number_in_turn_none_smaller_is_in_time(searching: Any, ask: An
         times = {devices: find_point(find, ask, devices, question).figures[0] for devices in every}
         assert chosen is not None
         assert chosen.devices == min(devices for devices, time_s in times.items() if time_s <= deadline * 86400)
+
+
+def test_numbers_in_between_are_not_told_apart_where_none_is_in_time(searching: Any, ask: Any) -> None:
+    """The search is told which step would do; a plan within it is the one that it finds without."""
+    seen: dict[int, float] = {}
+    slow = searching(lambda devices, batch: 120.0 / devices)
+
+    def find(request: Any, on_progress: Any = None) -> Any:
+        seen[request.cluster.num_devices] = request.within_s
+        return slow(request)
+
+    find_fewest(find, ask, 8, None, days(90))
+    assert seen.pop(32) == seen.pop(64) == float("inf")
+    steps = -(-(10**12) // (3360 * 128))
+    assert all(within_s in (float("inf"), pytest.approx(90 * 86400 / steps)) for within_s in seen.values())
+    assert seen[40] < float("inf")
+
+
+def test_the_search_with_a_step_to_beat() -> None:
+    request = build_request("tiny", 2, gpu="h100", calibration="none", fix=["pp=1"], gap=0.0)
+    best = find_plan(request)
+    step_s = best.prediction.step_time_s.mean
+    again = find_plan(replace(request, within_s=step_s * 1.001))
+    assert again.prediction == best.prediction
+    assert again.certificate.evaluated <= best.certificate.evaluated
+    with pytest.raises(Infeasible, match="in less than"):
+        find_plan(replace(request, within_s=step_s * 0.999))
 
 
 def test_a_slow_number_in_between_does_not_hide_a_smaller_one(searching: Any, ask: Any) -> None:
