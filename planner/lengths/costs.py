@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -12,28 +12,14 @@ from costmodel.layouts import SCHEDULE_CODES, Column, IntColumn, Layouts, unifor
 from costmodel.memory import claim_budget_bytes
 from costmodel.price import Priced, price, price_layers
 from costmodel.schema.errors import Infeasible
+from planner.lengths.admitted import Base, bases, check_constraints, group_shapes, splits_sequences
 from planner.lengths.groups import GroupProblem
 from planner.lengths.histogram import Histogram
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.policies import policy_sets
-from planner.search.rules import divisors, head_limits
 
 TOKENS_PER_RANK = (1024, 131072)
 """A micro-batch packs sequences, at least one, to between so many tokens a context rank."""
-
-PINNED_TO_ONE = ("pp", "vpp", "etp")
-"""Degrees that are 1 here. Groups that run unlike numbers of micro-batches share neither stages nor experts."""
-
-
-@dataclass(frozen=True)
-class Base:
-    """What all groups have in common. Experts are spread over the tensor ranks of a group, or not at all."""
-
-    tp: int
-    ep: int
-    zero_stage: int
-    policy: int
 
 
 @dataclass(frozen=True)
@@ -63,8 +49,9 @@ def price_groups(request: Request, problem: Problem, histogram: Histogram) -> li
     their squares, all else with the sum. Gradients are synchronised once a step: stages 0 and 1.
 
     Leaves out: padding a sequence to a multiple of 2 · cp; the last micro-batch of a group, which may not be full.
-    Raises Infeasible where nothing holds the longest sequence, or what is fixed cannot be.
+    Raises Infeasible where nothing holds the longest sequence; InvalidSpec for constraints on what groups differ in.
     """
+    check_constraints(request)
     drafts = [
         _Draft(base, shapes, len(histogram.lengths))
         for base in bases(request)
@@ -81,48 +68,6 @@ def price_groups(request: Request, problem: Problem, histogram: Histogram) -> li
             hint="more GPUs, a --runtime with context parallelism, or --fix recompute=full",
         )
     return found
-
-
-def bases(request: Request) -> Iterator[Base]:
-    """Tensor-parallel degree inside a node, experts over as many ranks, stage 0 or 1, one policy for all layers - as
-    fixed and forbidden.
-    """
-    for name in PINNED_TO_ONE:
-        if int(request.fixed.get(name, 1)) != 1:
-            raise Infeasible(f"--fix {name}={request.fixed[name]}: with --lengths, {name} is 1")
-    world, inner = request.cluster.num_devices, int(request.cluster.levels[0].size)
-    limits = head_limits(request)
-    degrees = [tp for tp in divisors(world) if limits.heads % tp == 0 and tp <= inner]
-    over = [(tp, ep) for tp in _left(request, "tp", degrees) for ep in _expert_degrees(request, limits.experts, tp)]
-    for tp, ep in over:
-        for stage in _left(request, "zero_stage", [s for s in request.runtime.state.zero_stages if s < 2]):
-            if f"zero{stage}" in request.forbidden or (stage == 1 and tp == world):
-                continue
-            for policy in dict.fromkeys(policy for options in policy_sets(request) for policy in options):
-                yield Base(tp, ep, stage, policy)
-
-
-def _expert_degrees(request: Request, experts: int, tp: int) -> list[int]:
-    spread = experts and experts % tp == 0 and request.runtime.expert_parallel
-    return _left(request, "ep", sorted({1, tp}) if spread else [1])
-
-
-def group_shapes(request: Request, tp: int) -> Iterator[tuple[int, int]]:
-    """(ring, Ulysses): powers of two whose product divides the ranks that tensor parallelism leaves."""
-    ranks, heads = request.cluster.num_devices // tp, head_limits(request).heads
-    context = request.runtime.context_parallel
-    powers = [d for d in divisors(ranks) if d & (d - 1) == 0]
-    for ring in _left(request, "cp_ring", powers if "ring" in context else [1]):
-        for ulysses in _left(request, "cp_ulysses", powers if "ulysses" in context else [1]):
-            if ranks % (ring * ulysses) == 0 and heads % (tp * ulysses) == 0:
-                yield ring, ulysses
-
-
-def _left(request: Request, name: str, values: Sequence[int]) -> list[int]:
-    """The values that --fix and --forbid leave."""
-    if name in request.fixed:
-        return [value for value in values if value == int(request.fixed[name])]
-    return [value for value in values if value == 1] if name in request.forbidden else list(values)
 
 
 class _Draft:
@@ -201,9 +146,8 @@ def _price_rows(request: Request, problem: Problem, length: int, rows: Sequence[
     ring, ulysses = (column(draft.shapes[s][axis] for draft, s, _ in rows) for axis in (0, 1))
     ones, none = np.ones_like(tp), np.zeros_like(tp)
     dp = request.cluster.num_devices // (tp * ring * ulysses)
-    split = request.runtime.sequence_parallel != "never" and "sequence_parallel" not in request.forbidden
     columns: dict[str, Any] = {field.name: none for field in fields(Layouts)}
-    columns |= dict.fromkeys(PINNED_TO_ONE, ones)
+    columns |= dict.fromkeys(("pp", "vpp", "etp"), ones)
     columns |= {
         "tp": tp,
         "ep": column(draft.base.ep for draft, _, _ in rows),
@@ -214,7 +158,7 @@ def _price_rows(request: Request, problem: Problem, length: int, rows: Sequence[
         "micro_batch_size": column(k for _, _, k in rows),
         "num_microbatches": ones,
         "zero_stage": stage,
-        "sequence_parallel": np.where(tp == 1, 1, int(split)),
+        "sequence_parallel": np.where(tp == 1, 1, int(splits_sequences(request))),
         "optimizer_offload": none.astype(np.float64),
         "schedule": np.full_like(tp, SCHEDULE_CODES.index("1f1b")),
     }

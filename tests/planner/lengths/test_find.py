@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from costmodel.catalog.models import load_model
 from costmodel.schema.errors import Infeasible, InvalidSpec
 from costmodel.schema.layout import Layout
-from costmodel.schema.lengths import LengthPlan
+from costmodel.schema.lengths import LengthLayout, LengthPlan
 from planner.cli.main import status_of
 from planner.lengths import Histogram, find_length_plan
 from planner.lengths.costs import price_groups
@@ -100,8 +102,36 @@ def test_where_they_may_not_be_used(without: dict[str, object]) -> None:
 def test_what_holds_no_sequence_is_infeasible() -> None:
     with pytest.raises(Infeasible, match="131072 tokens"):
         find_length_plan(request_for(TAIL, 8, "torch", fix=["tp=1"]), TAIL)
-    with pytest.raises(Infeasible, match="with --lengths, pp is 1"):
-        find_length_plan(request_for(NARROW, 8, fix=["pp=2"]), NARROW)
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"fix": ["pp=2"]}, "pp cannot be constrained with --lengths: it is not used"),
+        ({"fix": ["micro_batch_size=2"]}, "micro_batch_size cannot be constrained with --lengths: groups differ in it"),
+        ({"fix": ["dp_shard=4"]}, "dp_shard cannot be constrained with --lengths: groups differ in it"),
+        ({"fix": ["recompute.0-3=full"]}, "--fix recompute.0-3: with --lengths all layers are alike"),
+    ],
+)
+def test_constraints_on_what_is_not_common(asked: dict[str, Any], says: str) -> None:
+    with pytest.raises(InvalidSpec) as refused:
+        find_length_plan(request_for(NARROW, 8, **asked), NARROW)
+    assert refused.value.message == says
+
+
+@pytest.mark.parametrize(
+    ("asked", "keeps"),
+    [
+        ({"fix": ["pp=1", "tp=2"]}, lambda plan: plan.tp == 2),
+        ({"limit": ["tp=4.."]}, lambda plan: plan.tp >= 4),
+        ({"forbid": ["cp", "zero1"], "fix": ["recompute=full"]}, lambda plan: plan.zero_stage == 0),
+        ({"fix": ["cp=4"]}, lambda plan: {one.cp_ring * one.cp_ulysses for one in plan.groups} == {4}),
+    ],
+)
+def test_constraints_are_kept(asked: dict[str, Any], keeps: Callable[[LengthLayout], bool]) -> None:
+    plan = find_length_plan(request_for(NARROW, 8, **asked), NARROW)
+    assert keeps(plan.uniform)
+    assert keeps(plan.mixed)
 
 
 def test_experts_are_spread_inside_a_group() -> None:
