@@ -245,6 +245,13 @@ def price(layers: PricedLayers, assignment: Assignment, kept: KeptBytes | None =
     return Priced(layers, assignment, params, work, extras, memory, _share_cores(layers, assignment, work, makespan))
 
 
+def price_memory(layers: PricedLayers, assignment: Assignment, kept: KeptBytes | None = None) -> MemoryColumns:
+    """The memory of ``price`` alone."""
+    params = estimate_local_params(layers.setting, layers.layouts, assignment)
+    state = estimate_state_bytes(layers.setting, layers.layouts, params)
+    return estimate_memory(layers.setting, layers.layouts, assignment, state, layers.costs, layers.index, kept)
+
+
 def _share_cores(layers: PricedLayers, assignment: Assignment, work: RankWork, makespan_s: Column) -> Column:
     """Ranks that share cores finish no sooner than all their work divided by the cores."""
     if layers.setting.shared_cores is None:

@@ -10,7 +10,7 @@ import numpy as np
 from costmodel.layouts import Column
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.first_look import SEEDS, UniformPrices, look_first, other_schedules
+from planner.search.first_look import SEEDS, UniformPrices, look_first, other_schedules, price_uniform
 from planner.search.run import Outcome, Progress, Run, family_of_rows
 from planner.search.scan import Found, Scan
 from planner.search.space import enumerate_space
@@ -18,6 +18,9 @@ from planner.search.tight import tighten
 
 FAR = 4.0
 """Times the slowest uniform price: where bisection starts when no seed could be placed."""
+
+SECOND_LOOK = 2000
+"""Layouts that are priced under uniform policies once tight bounds are known."""
 
 MEMBERS = 64
 """Layouts of one family that are placed together, at most."""
@@ -80,6 +83,7 @@ def _best_first(run: Run, scan: Scan, found: Found) -> None:
         reach_s = run.best_s if run.best_s < np.inf else FAR * float(np.max(uniform.step_time_s))
         if not problem.pinned.lengths:
             found = _tightened(run, found, reach_s)
+        _look_again(run, found)
     outcome.near = found.numbers[np.isfinite(found.bounds)].tolist()
     placed = np.isin(found.numbers, list(run.done))
     never = int((~np.isfinite(found.bounds) & ~placed).sum())
@@ -90,6 +94,18 @@ def _best_first(run: Run, scan: Scan, found: Found) -> None:
     outcome.pruned["not reached"] = scan.left + len(waiting) - beaten
     outcome.stopped = outcome.pruned["not reached"] > 0
     outcome.bound_s = min([run.best_s, scan.left_s, *waiting[:1].tolist(), *run.proven])
+
+
+def _look_again(run: Run, found: Found) -> None:
+    """Place what looks best under uniform policies, whatever its schedule, of those that tight bounds put first."""
+    open_to = found.within(run.best_s).numbers[:SECOND_LOOK]
+    if not len(open_to):
+        return
+    uniform = price_uniform(run.problem, run.priced, open_to, run.policies, run.budget)
+    run.outcome.looked_at.append(uniform)
+    for number in uniform.fastest(SEEDS):
+        if uniform.step_time_s[uniform.rows == number][0] < run.best_s:
+            _place_one(run, found, number)
 
 
 def _tightened(run: Run, found: Found, reach_s: float) -> Found:

@@ -134,7 +134,8 @@ class _Split:
         self.simulated: dict[tuple[int, ...], tuple[StageTimes, Simulation, KeptBytes]] = {}
         self.dealt: dict[int, tuple[int, ...]] = {}
         self.deals: dict[tuple[int, ...], tuple[list[Column], tuple[int, ...]]] = {}
-        floor_s = self._in_all_s(_fastest_s(problem, layers, lengths, policies))
+        fastest = _fastest_times(problem, layers, lengths, policies)
+        floor_s = self._in_all_s(_fastest_s(problem, layers, fastest))
         self.slower = floor_s >= best_s
         self.bound_s[self.slower] = floor_s[self.slower]
         if self.slower.all():
@@ -142,6 +143,9 @@ class _Split:
         homes = stages_of(self.name, self.layout.pp, self.layout.vpp).stage_to_rank
         counts = counts_per_rank(problem.kinds, problem.num_kinds, lengths, homes)
         slots = [Slot(rank, tuple(counts[rank].tolist())) for rank in range(self.layout.pp)]
+        self.backward_s = layers.backward[0, :-2]
+        self.least_backward_s = counts @ self.backward_s[:, list(policies)].min(axis=1)
+        self.least_ends_s = least_ends_s(self.schedule, fastest)
         rooms = SlotRooms(layers, slots, policies, lengths)
         self._place(rooms, np.flatnonzero(rooms.can_fit(budget_bytes).all(axis=1) & ~self.slower), floor_s)
 
@@ -153,7 +157,7 @@ class _Split:
             for row in rows.tolist():
                 mixes = [rooms.fastest(row, at, float(left[row])) for at in range(len(rooms.slots))]
                 found = [mix for mix in mixes if mix is not None]
-                if len(found) == len(mixes):
+                if len(found) == len(mixes) and self._soon_enough(found, row, floor_s):
                     shares.setdefault(self._deal(found), []).append(row)
             again: list[int] = []
             for dealt, members in shares.items():
@@ -174,6 +178,17 @@ class _Split:
                 break
         self.slower |= np.isfinite(self.step_s)
 
+    def _soon_enough(self, mixes: list[Column], row: int, floor_s: Column) -> bool:
+        """Whether a row may beat the incumbent, by what each rank's mix takes beyond its fastest."""
+        more_s = (np.array(mixes) * self.backward_s).sum(axis=(1, 2)) - self.least_backward_s
+        each = self.schedule.num_microbatches // self.schedule.copies
+        step_s = float(self._in_all_s(float((self.least_ends_s + each * more_s).max()))[row])
+        if step_s < self.best_s:
+            return True
+        self.slower[row] = True
+        self.bound_s[row] = max(step_s, floor_s[row])
+        return False
+
     def _deal(self, mixes: list[Column]) -> tuple[int, ...]:
         """What ``deal`` says, once for the same mixes: the chooser gives rows that share one the same object."""
         key = tuple(map(id, mixes))
@@ -186,7 +201,7 @@ class _Split:
     def _promising(self, policies: tuple[int, ...], rows: NDArray[np.intp], floor_s: Column) -> NDArray[np.intp]:
         """Of rows that are dealt alike, those that may still beat the incumbent."""
         times = stage_times(self.layers, self._placement(policies, 0), self.problem)
-        step_s = self._in_all_s(least_makespan_s(self.schedule, times))[rows]
+        step_s = self._in_all_s(float(least_ends_s(self.schedule, times).max()))[rows]
         slow = step_s >= self.best_s
         self.slower[rows[slow]] = True
         self.bound_s[rows[slow]] = np.maximum(step_s, floor_s[rows])[slow]
@@ -231,9 +246,9 @@ def _dealt_by(layers: PricedLayers) -> tuple[int, ...]:
     return own if stages.copies == 1 else tuple(min(rank, layout.pp - 1 - rank) for rank in own)
 
 
-def least_makespan_s(schedule: Schedule, times: StageTimes) -> float:
-    """Seconds that no order of the same passes beats: a rank's work, after the forwards on the way to its first stage
-    of one copy and, unless weight gradients may come last, before the backwards on the way back.
+def least_ends_s(schedule: Schedule, times: StageTimes) -> Column:
+    """[ranks] seconds that no order of the same passes beats: a rank's work, after the forwards on the way to its first
+    stage of one copy and, unless weight gradients may come last, before the backwards on the way back.
     """
     work_s = times.forward_s + times.input_grad_s + times.weight_grad_s + times.recompute_s
     way_s = times.forward_s if schedule.splits_backward else work_s
@@ -243,20 +258,25 @@ def least_makespan_s(schedule: Schedule, times: StageTimes) -> float:
     for copy in range(schedule.copies):
         own = slice(copy * per_copy, (copy + 1) * per_copy)
         np.minimum.at(reach_s, homes[own], np.cumsum(way_s[own]) - way_s[own])
-    return float((busy_s + reach_s).max())
+    return np.asarray(busy_s + reach_s)
 
 
-def _fastest_s(problem: Problem, layers: PricedLayers, lengths: tuple[int, ...], policies: tuple[int, ...]) -> float:
-    """Seconds of the passes with every layer under its fastest policy, whatever memory it needs: no mix is faster."""
-    layout, name = layers.layouts.row(0), layers.layouts.schedule_name(0)
+def _fastest_times(
+    problem: Problem, layers: PricedLayers, lengths: tuple[int, ...], policies: tuple[int, ...]
+) -> StageTimes:
+    """Every layer under its fastest policy, whatever memory it needs: no mix is faster."""
     backward = layers.backward[0, :-2][:, list(policies)].argmin(axis=1)
     fastest = tuple(policies[backward[kind]] for kind in problem.kinds)
-    placement = Placement(layout, name, lengths, fastest)
-    times = stage_times(layers, placement, problem)
-    if cores_per_pipeline(problem, placement) is None:
+    placement = Placement(layers.layouts.row(0), layers.layouts.schedule_name(0), lengths, fastest)
+    return stage_times(layers, placement, problem)
+
+
+def _fastest_s(problem: Problem, layers: PricedLayers, times: StageTimes) -> float:
+    """Seconds of the passes on the timeline; where ranks share cores, all their work divided by the cores."""
+    layouts, cores = layers.layouts, problem.setting.shared_cores
+    world, pp, m = int(layouts.world_size[0]), int(layouts.pp[0]), int(layouts.num_microbatches[0])
+    if cores is None or cores >= world:
         return simulate(build_order(layers), times).makespan_s
-    # Ranks that share cores finish no sooner than all their work divided by the cores.
     passes_s = times.forward_s + times.input_grad_s + times.weight_grad_s + times.recompute_s
-    one_pipeline_s = float(passes_s.sum()) / placement.stages.copies * layout.num_microbatches
-    cores = problem.setting.shared_cores
-    return one_pipeline_s * layout.world_size / layout.pp / cores if cores else 0.0
+    copies = SCHEDULES[layouts.schedule_name(0)].copies
+    return float(passes_s.sum()) / copies * m * world / pp / cores

@@ -8,6 +8,7 @@ asked for every number of offloaded layers that the host has room for.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
@@ -79,17 +80,18 @@ class MixChooser:
         self.in_flight = (kept.in_flight[0] / copies).tolist()
         self.waiting = (kept.waiting[0] / copies).tolist()
 
-    def least_bytes(self, slot: Slot, logit_bytes: float) -> float:
-        """The least ``left_bytes`` at which some mix fits, the host aside."""
-        in_flight = self.in_flight[slot.rank]
-        unit = self._unit(slot)
-        counts = np.array(slot.counts)
-        least = np.inf
-        for level in self._levels(slot):
-            within = np.where(self.working_bytes <= level, unit, np.inf)[:, list(self.policies)].min(axis=1)
-            kept = float(within[counts > 0] @ counts[counts > 0])
-            least = min(least, kept * in_flight + self._held(level, logit_bytes))
-        return float(least - unit[:, 0] @ counts * in_flight)
+    def least_bytes(self, slots: Sequence[Slot], logit_bytes: Column) -> Column:
+        """[S] the least ``left_bytes`` at which some mix of each slot fits, the host aside."""
+        ranks, counts = [slot.rank for slot in slots], np.array([slot.counts for slot in slots], np.float64)
+        in_flight, waiting = np.array(self.in_flight)[ranks], np.array(self.waiting)[ranks]
+        unit = self.saved_bytes + (waiting / in_flight)[:, None, None] * self.pending_bytes
+        chosen, least = list(self.policies), np.full(len(slots), np.inf)
+        for level in sorted({level for levels in self.levels for level in levels}):
+            within = np.where(self.working_bytes <= level, unit, np.inf)[:, :, chosen].min(axis=2)
+            kept = np.where(counts > 0, within, 0.0)
+            held = [self._held(level, one) for one in logit_bytes.tolist()]
+            least = np.minimum(least, (kept * counts).sum(axis=1) * in_flight + held)
+        return np.asarray(least - (unit[:, :, 0] * counts).sum(axis=1) * in_flight)
 
     def fastest(self, slot: Slot, room: Room) -> Column | None:
         """The fastest mix [K, P] that fits the room; None if none does."""

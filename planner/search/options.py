@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.layouts import POLICIES, Assignment, Column
-from costmodel.memory import PARTS, KeptMicrobatches, estimate_kept_bytes, host_budget_bytes
-from costmodel.price import Priced, PricedLayers, price
+from costmodel.memory import PARTS, KeptBytes, KeptMicrobatches, estimate_kept_bytes, host_budget_bytes
+from costmodel.price import PricedLayers, price, price_memory, sum_work
 from costmodel.schedules import stages_of
 from planner.kept import count_kept_microbatches
 from planner.order import build_order
@@ -48,7 +48,7 @@ class SlotRooms:
         self.kept = count_kept_microbatches(build_order(layers), lengths)
         plain = np.zeros((len(slots), len(slots[0].counts), len(POLICIES)))
         plain[:, :, 0] = [slot.counts for slot in slots]
-        memory = _price(layers, slots, plain[None], self.kept).memory
+        memory = price_memory(layers, *_assigned(layers, slots, plain[None], self.kept))
         self.logits = memory.parts[:, :, PARTS.index("logits")]
         working = memory.parts[:, :, PARTS.index("working")]
         self.always = memory.claim - memory.apart - self.logits - working
@@ -58,8 +58,29 @@ class SlotRooms:
     def can_fit(self, budget_bytes: float) -> NDArray[np.bool_]:
         """[n, S] whether some mix fits."""
         # Rows of equal costs have equal logits.
-        least = [self.chooser.least_bytes(slot, float(self.logits[0, i])) for i, slot in enumerate(self.slots)]
-        return np.asarray((np.array(least) <= budget_bytes * ROUNDING - self.always) & (self.host >= 0.0))
+        least = self.chooser.least_bytes(self.slots, self.logits[0])
+        return np.asarray((least <= budget_bytes * ROUNDING - self.always) & (self.host >= 0.0))
+
+    def best_case(self, budget_bytes: float, after_s: Column) -> dict[Slot, Option]:
+        """What no row's options beat: each slot's fastest mix in the most room that any row leaves it, and the least
+        ``after_s``, seconds after the passes."""
+        always, host = self.always.min(axis=0), self.host.max(axis=0)
+        found: dict[Slot, Column] = {}
+        for at in np.flatnonzero(self.can_fit(budget_bytes).any(axis=0)).tolist():
+            room = Room(budget_bytes - float(always[at]), float(self.logits[0, at]), float(host[at]))
+            mix = self.chooser.fastest(self.slots[at], room)
+            if mix is not None:
+                found[self.slots[at]] = mix
+        if not found:
+            return {}
+        one = self.layers.take(np.zeros(1, np.intp))
+        work = sum_work(one, _assigned(one, list(found), np.stack(list(found.values()))[None], self.kept)[0])
+        columns = np.stack([work.forward_pass_s[0], work.backward_pass_s[0], work.weight_grad_s[0]], axis=1)
+        least_s = float(after_s.min())
+        return {
+            slot: Option(mix, forward_s, backward_s, weight_grad_s, least_s)
+            for (slot, mix), (forward_s, backward_s, weight_grad_s) in zip(found.items(), columns.tolist(), strict=True)
+        }
 
     def fastest(self, row: int, at: int, budget_bytes: float) -> Column | None:
         """The fastest mix of one slot in one row; None if none fits."""
@@ -73,10 +94,8 @@ class SlotRooms:
 class OptionColumns:
     """The options of every slot in every row, [n, S], as columns; ``fits``: whether there is one."""
 
-    def __init__(
-        self, layers: PricedLayers, slots: Sequence[Slot], policies: tuple[int, ...], budget_bytes: float
-    ) -> None:
-        rooms = SlotRooms(layers, slots, policies)
+    def __init__(self, rooms: SlotRooms, budget_bytes: float) -> None:
+        layers, slots = rooms.layers, rooms.slots
         self.slots = slots
         self.mixes = np.zeros((len(layers.layouts), len(slots), len(slots[0].counts), len(POLICIES)))
         self.mixes[..., 0] = [slot.counts for slot in slots]
@@ -87,7 +106,7 @@ class OptionColumns:
                 self.fits[row, at] = False
             else:
                 self.mixes[row, at] = mix
-        priced = _price(layers, slots, self.mixes, rooms.kept)
+        priced = price(layers, *_assigned(layers, slots, self.mixes, rooms.kept))
         self.forward_s, self.backward_s = priced.work.forward_pass_s, priced.work.backward_pass_s
         self.weight_grad_s, self.extras_s = priced.work.weight_grad_s, priced.extras.exposed_s
 
@@ -104,22 +123,11 @@ class OptionColumns:
             if self.fits[row, at]
         }
 
-    def best_case(self) -> dict[Slot, Option]:
-        """What no row's options beat: each slot's least times over the rows. Its mixes are nobody's."""
 
-        def least(column: Column) -> Column:
-            return np.asarray(np.where(self.fits, column, np.inf).min(axis=0))
-
-        columns = [least(one) for one in (self.forward_s, self.backward_s, self.weight_grad_s, self.extras_s)]
-        return {
-            slot: Option(self.mixes[0, at], *(float(column[at]) for column in columns))
-            for at, slot in enumerate(self.slots)
-            if self.fits[:, at].any()
-        }
-
-
-def _price(layers: PricedLayers, slots: Sequence[Slot], counts: Column, found: KeptMicrobatches) -> Priced:
-    """Each slot's layers, [n or 1, S, K, P], kept as long as the rows' own order keeps them."""
+def _assigned(
+    layers: PricedLayers, slots: Sequence[Slot], counts: Column, found: KeptMicrobatches
+) -> tuple[Assignment, KeptBytes]:
+    """Each slot's layers, [n or 1, S, K, P], and what they keep as long as the rows' own order keeps them."""
     layouts = layers.layouts
     n = len(layouts)
     rank = np.array([slot.rank for slot in slots])
@@ -134,5 +142,4 @@ def _price(layers: PricedLayers, slots: Sequence[Slot], counts: Column, found: K
     )
     assignment = replace(repeated(assignment, n), counts=np.broadcast_to(counts, (n, *counts.shape[1:])))
     kept = repeated(KeptMicrobatches(*(one[:, rank] for one in (found.in_flight, found.waiting, found.unreached))), n)
-    of_bytes = estimate_kept_bytes(layers.setting, layouts, assignment, layers.costs, layers.index, kept)
-    return price(layers, assignment, of_bytes)
+    return assignment, estimate_kept_bytes(layers.setting, layouts, assignment, layers.costs, layers.index, kept)

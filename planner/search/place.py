@@ -21,7 +21,7 @@ from planner.problem import Problem
 from planner.search.bounds import MAX_SHIFT
 from planner.search.chunks import is_given, place_given
 from planner.search.mixes import Slot
-from planner.search.options import Option, OptionColumns
+from planner.search.options import Option, OptionColumns, SlotRooms
 from planner.search.placed import Placed, deal
 
 if TYPE_CHECKING:
@@ -59,19 +59,20 @@ def _place_uneven(
     best_s: float,
 ) -> list[Placed]:  # fmt: skip
     """Every row by the stage program, unless what none of them beats is already too slow."""
-    del after_s  # The stage program has what each rank's own layers take.
     n = len(layers.layouts)
     ranges = _ranges(problem, layers)
     slots = {key: Slot(key[0], counts) for key, counts in ranges.items()}
     distinct = sorted(set(slots.values()), key=lambda slot: (slot.rank, slot.counts))
-    options = OptionColumns(layers, distinct, policies, budget_bytes)
+    rooms = SlotRooms(layers, distinct, policies)
     late = 1.0 + layers.jitter
-    if n > 1:
-        soonest_s = best_s / float(late.min())
-        chosen, bound_s, slower = _choose(problem, layers, ranges, slots, options.best_case(), soonest_s, False)
-        if chosen is None or bound_s >= soonest_s:
-            bound_s = max(bound_s * float(late.min()), best_s) if chosen is not None or slower else inf
-            return [Placed(None, bound_s, slower=bound_s < inf)] * n
+    soonest_s = best_s / float(late.min())
+    chosen, bound_s, slower = _choose(
+        problem, layers, ranges, slots, rooms.best_case(budget_bytes, after_s), soonest_s, False
+    )
+    if chosen is None or bound_s >= soonest_s:
+        bound_s = max(bound_s * float(late.min()), best_s) if chosen is not None or slower else inf
+        return [Placed(None, bound_s, slower=bound_s < inf)] * n
+    options = OptionColumns(rooms, budget_bytes)
     placed = []
     for row in range(n):
         one = layers.take(np.array([row]))

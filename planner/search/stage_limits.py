@@ -79,7 +79,8 @@ class StageLimits:
             np.ones_like(least[:, self.main]) if self.alone else least[:, self.main], len(chosen), axis=1
         )
         self.needed = copies * (number[self.main[0]] if self.alone else least[:, self.main] @ number[self.main])
-        self.smallest, self.share_of_rank, self.evenness = self._given_shares(problem, layers, least)
+        self.own_s, self.way_s = np.zeros((len(layouts), pp)), np.zeros((len(layouts), pp))
+        self.smallest, self.share_of_rank, self.evenness = self._given_shares(problem, layers, forward, least)
         self.layer_s = time[:, self.main].reshape(len(layouts), -1) / copies
         self._memory(problem, layers, chosen, budget_bytes)
         for rank, runs in self._end_runs(problem.kinds):
@@ -104,7 +105,9 @@ class StageLimits:
         rank = np.arange(self.pp)
         crossings = np.where(self.split, 1.0, 2.0)
         if self.given:
-            depth = rank if self.stages.copies == 1 else np.minimum(rank, self.pp - 1 - rank)
+            if self.stages.copies == 1:
+                return np.asarray(self.way_s + rank * crossings * self.edge_s)
+            depth = np.minimum(rank, self.pp - 1 - rank)
             per_layer_s = np.where(self.split, self.least_forward_s, self.least_s)
             return np.asarray(depth * (self.smallest * per_layer_s + crossings * self.edge_s))
         layer_s = np.where(self.split, forward[:, kinds], least[:, kinds])
@@ -114,9 +117,14 @@ class StageLimits:
         ends_s = np.where(self.split, 0.0, np.cumsum(self.ends_s, axis=1) - self.ends_s)
         return np.asarray(np.take_along_axis(before_s, start, axis=1) + ends_s + crossings * rank * self.edge_s)
 
-    def _given_shares(self, problem: Problem, layers: PricedLayers, least: Column) -> tuple[Column, Column, Column]:
+    def _given_shares(
+        self, problem: Problem, layers: PricedLayers, forward: Column, least: Column
+    ) -> tuple[Column, Column, Column]:
         """Over the splits that a row may have: layers of the smallest stage, [n, 1], the worth that each rank must
-        take, [n, pp], and what it keeps at least as a share of what it would were its stages equally long, [n, pp]."""
+        take, [n, pp], and what it keeps at least as a share of what it would were its stages equally long, [n, pp].
+
+        Sets ``own_s``, the least seconds of each rank's layers, and ``way_s``, those of the stages before its first.
+        """
         layouts, kinds = layers.layouts, problem.num_kinds
         smallest, shares = np.zeros((len(layouts), 1)), np.zeros((len(layouts), self.pp))
         evenness = np.ones((len(layouts), self.pp))
@@ -136,10 +144,21 @@ class StageLimits:
                 ],
                 axis=0,
             )
+            self.own_s[rows] = np.min([least[rows] @ held.T for held in counts], axis=0) / self.stages.copies
+            if self.stages.copies == 1:
+                layer_s = np.where(self.split[rows], forward[rows], least[rows])
+                self.way_s[rows] = np.min(
+                    [self._before_first(problem.kinds, split, layer_s) for split in splits], axis=0
+                )
             main = np.stack(counts)[:, :, self.main].astype(np.float64)
             worth = main.sum(axis=2)[None] if self.alone else np.einsum("nk,csk->ncs", least[rows][:, self.main], main)
             shares[rows] = worth.min(axis=1)
         return smallest, shares, evenness
+
+    def _before_first(self, kinds: list[int], split: tuple[int, ...], layer_s: Column) -> Column:
+        """[n, pp] seconds of the stages before each rank's first, which are those of the ranks before it."""
+        before_s = np.concatenate([np.zeros((len(layer_s), 1)), np.cumsum(layer_s[:, kinds], axis=1)], axis=1)
+        return np.asarray(before_s[:, np.cumsum((0, *split))[: self.pp]])
 
     def _memory(self, problem: Problem, layers: PricedLayers, chosen: list[int], budget_bytes: float) -> None:
         """Bytes a layer takes in each column, and what is left for layers, from the cost model at no layers and all."""
@@ -217,7 +236,8 @@ class StageLimits:
         )
         if self.given and self.pp > 1:
             # The split is one of a few, so every rank must take its least share of them.
-            return np.asarray(enough & (held >= self.share_of_rank).all(axis=1))
+            in_time = (np.maximum(time_s, 0.0) * ROUNDING >= self.own_s).all(axis=1)
+            return np.asarray(enough & in_time & (held >= self.share_of_rank).all(axis=1))
         if self.pp == 1 or not self.alone:
             return np.asarray(enough)
         even = np.array(even_split(self.total, self.pp), np.float64)

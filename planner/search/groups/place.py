@@ -27,7 +27,7 @@ from planner.search.groups.bounds import end_times_s, least_times_s
 from planner.search.groups.fill import solve_fill_paths
 from planner.search.groups.rows import MixedRows
 from planner.search.mixes import Slot
-from planner.search.options import Option, OptionColumns
+from planner.search.options import Option, OptionColumns, SlotRooms
 from planner.search.placed import Placed, deal
 from planner.search.stages import StageChoice, StageProblem, path_bound_s, solve_stages
 
@@ -206,7 +206,7 @@ class _Pipe:
             )
             if not new:
                 continue
-            priced = OptionColumns(table, new, self.policies, self.budgets[group]).of_row(0)
+            priced = OptionColumns(SlotRooms(table, new, self.policies), self.budgets[group]).of_row(0)
             for slot in new:
                 option = priced.get(slot)
                 self.options[group, slot] = None if option is None else self._with_sends(option, slot.rank)

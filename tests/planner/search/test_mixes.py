@@ -83,6 +83,6 @@ def test_the_least_room_is_where_the_first_mix_fits() -> None:
     layers = priced_row("dense then mixture")
     kept = KeptMicrobatches(*(np.full((1, 2), count) for count in (2.0, 0.0, 1.0)))
     chooser, slot = MixChooser(layers, EVERY, kept), Slot(0, (4, 2))
-    least = chooser.least_bytes(slot, 0.0)
+    least = float(chooser.least_bytes([slot], np.zeros(1))[0])
     assert chooser.fastest(slot, Room(least + 1.0, 0.0, np.inf)) is not None
     assert chooser.fastest(slot, Room(least - 1.0, 0.0, np.inf)) is None

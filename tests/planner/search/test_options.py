@@ -14,7 +14,7 @@ from costmodel.price import PricedLayers, price_layers
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.mixes import Slot
-from planner.search.options import OptionColumns
+from planner.search.options import OptionColumns, SlotRooms
 from planner.search.policies import policy_sets
 from planner.search.space import enumerate_layouts
 
@@ -34,7 +34,7 @@ def check_slot(layers: PricedLayers, slot: Slot, policies: tuple[int, ...], draw
     tight = 0
     for budget_bytes in [sizes[0] * 0.999, sizes[-1] * 1.001, *(draw.choice(sizes) * 1.0001 for _ in range(budgets))]:
         fitting = [mix for mix in mixes if mix.claim_bytes <= budget_bytes]
-        option = OptionColumns(layers, [slot], policies, budget_bytes).of_row(0).get(slot)
+        option = OptionColumns(SlotRooms(layers, [slot], policies), budget_bytes).of_row(0).get(slot)
         if not fitting:
             assert option is None
             continue
@@ -85,10 +85,10 @@ def test_takes_slots_together_as_alone() -> None:
     slots = [Slot(rank, counts) for rank in range(4) for counts in ((1, 2), (2, 1), (3, 4))]
     sizes = [mix.claim_bytes for mix in all_mixes(layers, 0, (2, 1), (0, 1, 2, 3), np.inf)]
     budget_bytes = float(np.median(sizes))
-    together = OptionColumns(layers, slots, (0, 1, 2, 3), budget_bytes).of_row(0)
+    together = OptionColumns(SlotRooms(layers, slots, (0, 1, 2, 3)), budget_bytes).of_row(0)
     assert 0 < len(together) <= len(slots)
     for slot in slots:
-        alone = OptionColumns(layers, [slot], (0, 1, 2, 3), budget_bytes).of_row(0)
+        alone = OptionColumns(SlotRooms(layers, [slot], (0, 1, 2, 3)), budget_bytes).of_row(0)
         assert (slot in together) == (slot in alone)
         if slot in together:
             assert together[slot].backward_s == pytest.approx(alone[slot].backward_s, rel=1e-12)
