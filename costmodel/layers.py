@@ -24,6 +24,7 @@ from costmodel.layouts import Column, Layouts
 from costmodel.lowering import lower_layer
 from costmodel.lowering.casts import lower_casts
 from costmodel.lowering.ends import lower_embedding, lower_head
+from costmodel.offload import OFFLOAD_BUFFERS
 from costmodel.op_times import price_op
 from costmodel.ops import Lowered, Setting, Split
 from costmodel.policies import Again, price_policies
@@ -43,9 +44,9 @@ class LayerCosts:
 
     ``forward_s``, ``backward_s``: [U, J, T] exposed seconds by LAYER_TERMS; ``*_total_s`` with what is hidden.
     ``weight_grad_s``: [U, J] the part of ``backward_s`` that a split backward may delay.
-    ``recompute_s``, ``offload_s``: [U, J, P] exposed extra time of a policy.
-    ``saved_bytes``: [U, J, P] kept on the device from forward to backward, per micro-batch;
-    ``host_bytes``: the same in host memory; ``working_bytes``: alive only while the layer runs.
+    ``recompute_s``, ``offload_s``, ``narrow_s``: [U, J, P] exposed extra time of a policy.
+    ``saved_bytes``: [U, J, P] kept on the device from forward to backward, per micro-batch; ``host_bytes``,
+    ``nvme_bytes``: the same in host memory, on the node's drives; ``working_bytes``: alive only while the layer runs.
     ``pending_bytes``: what a split backward keeps besides, from input gradient to weight gradient: the gradients at
     the outputs of trained matmuls and norms, and whatever was recomputed.
     ``sent_bytes``: [U, J, P, L] one device's traffic by network level, forward and backward.
@@ -58,8 +59,10 @@ class LayerCosts:
     weight_grad_s: Column
     recompute_s: Column
     offload_s: Column
+    narrow_s: Column
     saved_bytes: Column
     host_bytes: Column
+    nvme_bytes: Column
     working_bytes: Column
     pending_bytes: Column
     sent_bytes: Column
@@ -70,9 +73,29 @@ class LayerCosts:
         return np.asarray(self.forward_s.sum(axis=-1))
 
     @cached_property
+    def extra_s(self) -> Column:
+        """[U, J, P] what a policy adds to a layer's passes, all of it counted with the backward."""
+        return np.asarray(self.recompute_s + self.offload_s + self.narrow_s)
+
+    @cached_property
     def backward(self) -> Column:
-        """[U, J, P] seconds of one full backward, recomputation and exposed copies included."""
-        return np.asarray(self.backward_s.sum(axis=-1)[..., None] + self.recompute_s + self.offload_s)
+        """[U, J, P] seconds of one full backward, recomputation, casts and exposed copies included."""
+        return np.asarray(self.backward_s.sum(axis=-1)[..., None] + self.extra_s)
+
+    @property
+    def num_policies(self) -> int:
+        """P, the length of the policy axis: the first so many of POLICIES."""
+        return int(self.saved_bytes.shape[2])
+
+    @cached_property
+    def uses_nvme(self) -> bool:
+        """Whether any policy on the axis sends anything to a drive."""
+        return bool(self.nvme_bytes.any())
+
+    @property
+    def pinned_bytes(self) -> Column:
+        """[U, J, P] host memory through which a layer's copies pass to a drive, while it runs."""
+        return OFFLOAD_BUFFERS * self.nvme_bytes
 
 
 def distinct_splits(layouts: Layouts, seq_len: int) -> tuple[Split, NDArray[np.intp]]:

@@ -8,18 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.schedules import SCHEDULES, Stages, stages_of
 from costmodel.schema.errors import InvalidSpec
-from costmodel.schema.layout import AXES, EXPERT_AXES, Layout, OptimizerFormat, RecomputePolicy
+from costmodel.schema.layout import (
+    AXES,
+    EXPERT_AXES,
+    Layout,
+    OffloadTarget,
+    OptimizerFormat,
+    RecomputePolicy,
+    SavedDtype,
+)
 
 IntColumn = NDArray[np.int64]
 Column = NDArray[np.float64]
 BoolColumn = NDArray[np.bool_]
+OffloadShare = Literal["none", "hidden", "all"]
 
 ORDERS: tuple[tuple[str, ...], ...] = (AXES, ("tp", "cp_ulysses", "cp_ring", "pp", "dp_shard", "dp_replicate"))
 """Mesh orders that are searched, innermost axis first: pipeline outermost, or data parallel outermost."""
@@ -160,25 +169,64 @@ def _code(known: Sequence[object], value: object, field: str) -> int:
 
 @dataclass(frozen=True)
 class Policy:
-    """What happens to one layer's saved activations between forward and backward."""
+    """What happens to one layer's saved activations between forward and backward.
+
+    ``offload``: how much of what recomputation leaves waits outside the device: nothing; as much as the layer's own
+    passes hide the copies of, a share of its own for each kind of layer and split; or all of it. ``offload_to``: where.
+    ``saved_dtype``: in how many bits what is saved is kept.
+    """
 
     recompute: RecomputePolicy
-    offload: float = 0.0
+    offload: OffloadShare = "none"
+    offload_to: OffloadTarget = "host"
+    saved_dtype: SavedDtype = "as-computed"
 
     @property
     def name(self) -> str:
-        return self.recompute if not self.offload else f"{self.recompute}+offload"
+        """``none``, ``selective``, ``none+offload``, ``none+int8+hidden-offload-nvme``."""
+        parts: list[str] = [self.recompute]
+        if self.saved_dtype != "as-computed":
+            parts.append(self.saved_dtype)
+        if self.offload != "none":
+            parts.append("hidden-" * (self.offload == "hidden") + "offload" + "-nvme" * (self.offload_to == "nvme"))
+        return "+".join(parts)
 
 
-POLICIES: tuple[Policy, ...] = (Policy("none"), Policy("selective"), Policy("full"), Policy("none", 1.0))
-"""Per-layer choices, in the order of every policy axis."""
+def _offloads(target: OffloadTarget, dtype: SavedDtype, recomputes: Sequence[RecomputePolicy]) -> list[Policy]:
+    """All of it before the hidden share: where everything hides the two are the same, and the first stands for both.
+
+    Exposed copy time is convex and piecewise linear in the share, its one kink where the copy takes as long as what
+    hides it: layers that keep all, send the hidden share or send all span every mix of shares. Of a fully recomputed
+    layer only its input is left, which hides as a rule.
+    """
+    shares: tuple[OffloadShare, ...] = ("all", "hidden")
+    return [
+        Policy(recompute, share, target, dtype)
+        for recompute in recomputes
+        for share in shares[: 1 if recompute == "full" else 2]
+    ]
+
+
+POLICIES: tuple[Policy, ...] = (
+    Policy("none"),
+    Policy("selective"),
+    Policy("full"),
+    *_offloads("host", "as-computed", ("none", "selective", "full")),
+    Policy("none", saved_dtype="int8"),
+    Policy("selective", saved_dtype="int8"),
+    *_offloads("host", "int8", ("none", "selective")),
+    *_offloads("nvme", "as-computed", ("none", "selective", "full")),
+    *_offloads("nvme", "int8", ("none", "selective")),
+)
+"""Per-layer choices, in the order of every policy axis; an axis may end where the rest is not in question."""
 
 
 @dataclass(frozen=True)
 class Assignment:
     """Layers on pipeline ranks. A *slot* stands for one rank or for several equal ones.
 
-    ``counts``: [n, S, K, P] layers of kind k under policy p on slot s, all of the rank's chunks together.
+    ``counts``: [n, S, K, P] layers of kind k under policy p on slot s, all of the rank's chunks together; the policy
+    axis may end after the last that any layer follows.
     ``rank``: [n, S] the pipeline rank of the slot (the first of those it stands for).
     ``multiplicity``: [n, S] how many ranks it stands for (0: padding).
     ``embedding``, ``head``: [n, S] whether the slot holds the input embedding, the output head.
@@ -189,6 +237,13 @@ class Assignment:
     multiplicity: IntColumn
     embedding: BoolColumn
     head: BoolColumn
+
+    def on_axis(self, num_policies: int) -> Assignment:
+        """The same with a policy axis that ends at ``num_policies``, where it is longer."""
+        if self.counts.shape[3] <= num_policies:
+            return self
+        assert not self.counts[..., num_policies:].any(), "layers under a policy that is not priced"
+        return replace(self, counts=self.counts[..., :num_policies])
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice | Sequence[int]) -> Assignment:
         return Assignment(**{field.name: getattr(self, field.name)[rows] for field in fields(self)})
@@ -257,7 +312,7 @@ def uniform_assignment(kinds: Sequence[int], num_kinds: int, layouts: Layouts, p
         counts[index, : len(table.rank)] = table.counts
         for name, column in columns.items():
             column[index, : len(table.rank)] = getattr(table, name)
-    chosen = np.arange(len(POLICIES)) == np.broadcast_to(policy, len(layouts))[:, None]
+    chosen = np.arange(np.max(policy, initial=0) + 1) == np.broadcast_to(policy, len(layouts))[:, None]
     row = row.ravel()
     return Assignment(
         counts=counts[row][..., None] * chosen[:, None, None, :],

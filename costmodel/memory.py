@@ -40,7 +40,7 @@ STATIC = ("params", "grads", "optimizer", "workspace")
 """Parts that are allocated once and leave no gaps in the allocator's blocks; the rest comes and goes."""
 
 HOST_SHARE = 0.9
-"""Share of a node's memory that offload may fill. Prior."""
+"""Share of a node's memory, and of its drives, that offload may fill. Prior."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class MemoryColumns:
     reserved: Column
     device: Column
     host: Column
+    nvme: Column
     fits_probability: Column
 
 
@@ -77,13 +78,15 @@ class KeptMicrobatches:
 @dataclass(frozen=True)
 class KeptBytes:
     """What micro-batches keep on a rank at its worst moment, [n, S] bytes: activations, what a split backward keeps
-    beside them from input gradient to weight gradient, logits whose backward has not begun, activations on the host.
+    beside them from input gradient to weight gradient, logits whose backward has not begun, activations on the host and
+    on the node's drives.
     """
 
     activations: Column
     pending: Column
     logits: Column
     host: Column
+    nvme: Column
 
 
 def estimate_memory(
@@ -112,7 +115,8 @@ def estimate_memory(
         kept = estimate_kept_bytes(setting, layouts, assignment, costs, index, counts)
     logits = kept.logits
     present = assignment.counts > 0
-    busiest = np.where(present, working[:, None, :kinds], 0.0).max(axis=(2, 3))
+    axis = assignment.counts.shape[3]
+    busiest = np.where(present, working[:, None, :kinds, :axis], 0.0).max(axis=(2, 3))
     # The loss peaks before the first layer's backward needs its own working memory.
     # Parts of it that wait for a collective stay while layers run.
     stays = count_barriers(layouts)[:, None] > 0
@@ -144,9 +148,12 @@ def estimate_memory(
     sigma = estimate_log_std(rules)
     margin = np.log(setting.device.memory_bytes / np.maximum(device, 1.0)) / max(sigma, 1e-9)
     on_host = kept.host + state.host
-    # What does not fit the host does not fit, however much room the device has.
-    fits = np.where(on_host <= host_budget_bytes(setting), normal_cdf(margin), 0.0)
-    return MemoryColumns(parts, allocated, claim, apart, reserved, device, on_host, fits)
+    if costs.uses_nvme:
+        on_host = on_host + np.where(present, costs.pinned_bytes[index][:, None, :kinds, :axis], 0.0).max(axis=(2, 3))
+    # What does not fit the host or its drives does not fit, however much room the device has.
+    beside = (on_host <= host_budget_bytes(setting)) & (kept.nvme <= nvme_budget_bytes(setting))
+    fits = np.where(beside, normal_cdf(margin), 0.0)
+    return MemoryColumns(parts, allocated, claim, apart, reserved, device, on_host, kept.nvme, fits)
 
 
 def estimate_kept_bytes(
@@ -159,10 +166,13 @@ def estimate_kept_bytes(
 ) -> KeptBytes:
     """Micro-batches kept times what one keeps; of several copies on a rank each micro-batch crosses one."""
     kinds, copies = len(setting.model.kinds), count_copies(layouts)[:, None]
-    saved, host, pending = (getattr(costs, name)[index] for name in ("saved_bytes", "host_bytes", "pending_bytes"))
+    saved, host, nvme, pending = (
+        getattr(costs, name)[index] for name in ("saved_bytes", "host_bytes", "nvme_bytes", "pending_bytes")
+    )
 
     def one_microbatch(column: Column) -> Column:
-        return np.asarray(np.einsum("nskp,nkp->ns", assignment.counts, column[:, :kinds]) / copies)
+        of_kinds = column[:, :kinds, : assignment.counts.shape[3]]
+        return np.asarray(np.einsum("nskp,nkp->ns", assignment.counts, of_kinds) / copies)
 
     embedding = assignment.embedding * saved[:, kinds, 0][:, None]
     head = assignment.head * pending[:, kinds + 1, 0][:, None]
@@ -170,7 +180,8 @@ def estimate_kept_bytes(
         activations=counts.in_flight * (one_microbatch(saved) + embedding),
         pending=counts.waiting * one_microbatch(pending) + head * counts.waiting,
         logits=assignment.head * saved[:, kinds + 1, 0][:, None] * counts.unreached,
-        host=counts.in_flight * one_microbatch(host),
+        host=counts.in_flight * (one_microbatch(host) if host.any() else 0.0),
+        nvme=counts.in_flight * (one_microbatch(nvme) if costs.uses_nvme else 0.0),
     )
 
 
@@ -219,6 +230,11 @@ def estimate_claim_bytes(setting: Setting, static: Column | float, dynamic: Colu
 def host_budget_bytes(setting: Setting) -> float:
     """Host memory that one device's ranks may fill: its share of the node's, less what the system and loaders keep."""
     return HOST_SHARE * setting.host.memory_bytes / setting.devices_per_node
+
+
+def nvme_budget_bytes(setting: Setting) -> float:
+    """The same of the node's drives."""
+    return HOST_SHARE * setting.host.nvme_bytes / setting.devices_per_node
 
 
 def estimate_log_std(rules: MemoryRules) -> float:

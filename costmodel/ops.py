@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 
 from costmodel.collectives import Collective
-from costmodel.layouts import Column
+from costmodel.layouts import POLICIES, Column
 from costmodel.schema.cluster import DeviceSpec, HostSpec
 from costmodel.schema.model import ModelSpec
 from costmodel.schema.runtime import Module, OverlapRules, Runtime
@@ -28,7 +28,9 @@ QUERY_KEY_VALUE = "query, key, value"
 
 @dataclass(frozen=True)
 class Setting:
-    """Everything that is the same for all layouts of one request."""
+    """Everything that is the same for all layouts of one request. ``num_policies``: of POLICIES, the first so many are
+    priced.
+    """
 
     model: ModelSpec
     device: DeviceSpec
@@ -37,6 +39,7 @@ class Setting:
     host: HostSpec
     devices_per_node: int
     shared_cores: int | None = None
+    num_policies: int = len(POLICIES)
 
     @cached_property
     def overlap(self) -> OverlapRules:
@@ -49,8 +52,15 @@ class Setting:
 
     @property
     def host_link_bytes_per_s(self) -> float:
-        """One device's link to its host, one way."""
-        return self.host.device_link_bytes_per_s
+        """Between one device and its host, one way, while all devices of the node copy: its link, or its share of the
+        host's memory bandwidth.
+        """
+        return min(self.host.device_link_bytes_per_s, self.host.memory_bytes_per_s / self.devices_per_node)
+
+    @property
+    def nvme_bytes_per_s(self) -> float:
+        """The same to and from the node's drives; 0 where it has none."""
+        return min(self.host_link_bytes_per_s, self.host.nvme_bytes_per_s / self.devices_per_node)
 
     @property
     def activation_bytes(self) -> float:

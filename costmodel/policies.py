@@ -1,21 +1,21 @@
-"""What becomes of a layer's saved activations under each policy: kept, recomputed, or sent to the host and back."""
+"""What becomes of a layer's saved activations under each policy: kept, recomputed, narrowed, or sent away and back."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
 from costmodel.layouts import POLICIES, Column
+from costmodel.offload import OFFLOAD_BUFFERS, estimate_copies, estimate_narrowed
 from costmodel.ops import QUERY_KEY_VALUE, Elementwise, Gemm, Lowered, Modules, Op, Setting, Split
-
-OFFLOAD_BUFFERS = 2.0
-"""Layers' worth of activations that wait on the device while their copy is under way (double buffering)."""
+from costmodel.schema.layout import RecomputePolicy
 
 _FUSED_OUTPUTS = ("attention output", "log-sum-exp")
 """What a fused attention kernel leaves behind; every policy but full keeps it."""
 
-COLUMNS = ("recompute_s", "offload_s", "saved_bytes", "host_bytes", "working_bytes", "pending_bytes", "sent_again")
+RECOMPUTES: tuple[RecomputePolicy, ...] = get_args(RecomputePolicy)
 
 
 @dataclass
@@ -59,21 +59,69 @@ class Again:
 def price_policies(
     lowered: Lowered, forward: dict[str, Column], setting: Setting, split: Split, sent_forward: Column, again: Again
 ) -> dict[str, Column]:
-    """Recomputation and offload seconds, and the bytes that each policy keeps, [u, P] by column name.
+    """What each policy takes and keeps, [u, P] by column name: ``estimate_recomputed`` says what is left to save,
+    ``estimate_narrowed`` in how few bits, ``estimate_copies`` how much of it leaves the device.
+
+    working: the layer's own transients, what is recomputed, what waits for a copy, and a tensor that is widened again.
+    pending: what a split backward keeps from input gradient to weight gradient - the gradients at the outputs of
+    trained matmuls and norms, and whatever was recomputed.
+    """
+    policies = POLICIES[: setting.num_policies]
+    zero = np.zeros(split.tp.shape)
+    left = estimate_recomputed(lowered, forward, setting, split, sent_forward, again)
+    narrowed = estimate_narrowed(lowered, setting, zero)
+    code = [RECOMPUTES.index(policy.recompute) for policy in policies]
+    narrow = np.array([policy.saved_dtype == "int8" for policy in policies])
+    whole, saved = left.saved_bytes[:, :1], left.saved_bytes[:, code]
+    # Of what recomputation leaves, as large a part is narrowed as of the whole.
+    part = narrow * saved / np.maximum(whole, 1.0)
+    held = saved - part * narrowed.spared_bytes[:, None]
+    copies = estimate_copies(held, np.sum(list(forward.values()), axis=0), setting)
+    working = 2.0 * np.max(lowered.working_bytes, axis=0) if lowered.working_bytes else zero
+    outputs = [op.m * op.n * op.batch for op in lowered.ops if isinstance(op, Gemm) and op.trains]
+    at_outputs = zero + np.sum(outputs, axis=0) * setting.activation_bytes
+    if setting.model.trains == "full":
+        # Half of what a norm moves is its output.
+        at_outputs = at_outputs + 0.5 * sum(
+            op.forward_bytes for op in lowered.ops if isinstance(op, Elementwise) and op.name in ("norm", "final norm")
+        )
+    return {
+        "recompute_s": left.seconds[:, code],
+        "offload_s": copies.exposed_s,
+        "narrow_s": part * narrowed.cast_s[:, None],
+        "saved_bytes": held - copies.away_bytes,
+        "host_bytes": copies.host_bytes,
+        "nvme_bytes": copies.nvme_bytes,
+        "working_bytes": working[:, None]
+        + (whole - saved)
+        + OFFLOAD_BUFFERS * copies.away_bytes
+        + narrow * narrowed.widened_bytes[:, None],
+        "pending_bytes": at_outputs[:, None] + whole - saved,
+        "sent_again": left.sent_bytes[:, code],
+    }
+
+
+@dataclass(frozen=True)
+class Recomputed:
+    """By RECOMPUTES: bytes still saved and seconds of the forward again, [u, 3]; bytes sent again, [u, 3, L]."""
+
+    saved_bytes: Column
+    seconds: Column
+    sent_bytes: Column
+
+
+def estimate_recomputed(
+    lowered: Lowered, forward: dict[str, Column], setting: Setting, split: Split, sent_forward: Column, again: Again
+) -> Recomputed:
+    """What recomputation leaves to save, and what it costs.
 
     full: keep the layer's input, run the whole forward again. selective: by the runtime, the core of unfused
     attention again; or the modules that it names; or everything but queries, keys and values; or everything
     but matrix products, attention and reduce-scatters; or of the products, too, every second.
     A recomputed layer's last product is left out where the runtime stops early: nothing reads its output.
-    offload: keep nothing on the device but two layers' worth in flight; the copy out must hide behind the
-    forward, the copy in behind the backward, as far as the runtime overlaps it.
-    pending: what a split backward keeps from input gradient to weight gradient - the gradients at the outputs of
-    trained matmuls and norms, and whatever was recomputed.
     """
-    shape = split.tp.shape
-    runtime, zero = setting.runtime, np.zeros(shape)
-    whole = np.sum([saved.num_bytes for saved in lowered.saved], axis=0) if lowered.saved else zero
-    working = 2.0 * np.max(lowered.working_bytes, axis=0) if lowered.working_bytes else zero
+    runtime, zero = setting.runtime, np.zeros(split.tp.shape)
+    whole = zero + np.sum([saved.num_bytes for saved in lowered.saved], axis=0)
     entry = split.resident_tokens * setting.model.hidden_size * setting.activation_bytes
     forward_s = np.sum(list(forward.values()), axis=0)
     full_s = forward_s - again.last_s * runtime.stops_recompute_early
@@ -99,29 +147,8 @@ def price_policies(
             ]
             dropped = dropped + 0.5 * (np.sum(products, axis=0) + zero)
             again_s = again_s + 0.5 * forward["gemm"]
-    outputs = [op.m * op.n * op.batch for op in lowered.ops if isinstance(op, Gemm) and op.trains]
-    at_outputs = zero + np.sum(outputs, axis=0) * setting.activation_bytes
-    if setting.model.trains == "full":
-        # Half of what a norm moves is its output.
-        at_outputs = at_outputs + 0.5 * sum(
-            op.forward_bytes for op in lowered.ops if isinstance(op, Elementwise) and op.name in ("norm", "final norm")
-        )
-    columns: dict[str, list[Column]] = {name: [] for name in COLUMNS}
-    for policy in POLICIES:
-        saved = {"none": whole, "selective": whole - dropped, "full": np.minimum(entry, whole)}[policy.recompute]
-        columns["recompute_s"].append({"none": zero, "selective": again_s, "full": full_s}[policy.recompute])
-        columns["offload_s"].append(_offload_exposed_s(saved * policy.offload, forward_s, setting))
-        columns["saved_bytes"].append(saved * (1.0 - policy.offload))
-        columns["host_bytes"].append(saved * policy.offload)
-        columns["working_bytes"].append(working + (whole - saved) + OFFLOAD_BUFFERS * saved * policy.offload)
-        columns["pending_bytes"].append(at_outputs + whole - saved)
-        sent = {"none": np.zeros_like(sent_forward), "selective": sent_selective, "full": sent_forward}
-        columns["sent_again"].append(sent[policy.recompute])
-    return {name: np.stack(values, axis=1) for name, values in columns.items()}
-
-
-def _offload_exposed_s(num_bytes: Column, forward_s: Column, setting: Setting) -> Column:
-    """Copy time that forward (out) and backward (in, taken as long as the forward at least) do not hide."""
-    link = setting.host_link_bytes_per_s
-    copy_s = num_bytes / link
-    return 2.0 * np.maximum(copy_s - setting.overlap.activation_offload * forward_s, 0.0)
+    return Recomputed(
+        saved_bytes=np.stack([whole, whole - dropped, np.minimum(entry, whole)], axis=1),
+        seconds=np.stack([zero, again_s, full_s], axis=1),
+        sent_bytes=np.stack([np.zeros_like(sent_forward), sent_selective, sent_forward], axis=1),
+    )

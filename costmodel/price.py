@@ -12,7 +12,7 @@ from costmodel.collectives import Network, estimate_collective_s, estimate_level
 from costmodel.dataparallel import StepExtras, estimate_gather_jitter, estimate_step_extras
 from costmodel.layers import LayerCosts, distinct_splits, estimate_layer_costs
 from costmodel.layouts import Assignment, BoolColumn, Column, IntColumn, Layouts
-from costmodel.memory import KeptBytes, MemoryColumns, estimate_memory, host_budget_bytes
+from costmodel.memory import KeptBytes, MemoryColumns, estimate_memory, host_budget_bytes, nvme_budget_bytes
 from costmodel.ops import Setting
 from costmodel.pipeline import count_copies, count_sends, edge_bytes, estimate_busy_share, estimate_makespan_s
 from costmodel.state import LocalParams, estimate_local_params, estimate_state_bytes
@@ -162,7 +162,7 @@ def sum_work(layers: PricedLayers, assignment: Assignment) -> RankWork:
 
     activations, gradients = count_sends(layers.layouts, assignment.rank)
     forward_s = np.einsum("nsk,nk->ns", counts, layers.forward[:, :kinds]) + ends(layers.forward)
-    backward_s = np.einsum("nskp,nkp->ns", assignment.counts, layers.backward[:, :kinds])
+    backward_s = np.einsum("nskp,nkp->ns", assignment.counts, layers.backward[:, :kinds, : assignment.counts.shape[3]])
     weight_grad_s = np.einsum("nsk,nk->ns", counts, layers.weight_grad[:, :kinds]) + ends(layers.weight_grad)
     return RankWork(
         forward_s=forward_s / copies,
@@ -207,9 +207,10 @@ class Priced:
 
     @cached_property
     def fits_host(self) -> BoolColumn:
-        """[n] whether every rank's share of the host holds what it offloads."""
-        limit = host_budget_bytes(self.layers.setting)
-        return np.asarray((np.where(self.assignment.multiplicity > 0, self.memory.host, 0.0) <= limit).all(axis=1))
+        """[n] whether every rank's share of the host, and of its drives, holds what it offloads."""
+        setting, memory = self.layers.setting, self.memory
+        fits = (memory.host <= host_budget_bytes(setting)) & (memory.nvme <= nvme_budget_bytes(setting))
+        return np.asarray((fits | (self.assignment.multiplicity == 0)).all(axis=1))
 
     @cached_property
     def fits_probability(self) -> Column:
@@ -220,6 +221,7 @@ class Priced:
 def price(layers: PricedLayers, assignment: Assignment, kept: KeptBytes | None = None) -> Priced:
     """Full step time in closed form and every rank's peak memory; ``kept``: as ``estimate_memory`` takes it."""
     setting, network, layouts = layers.setting, layers.network, layers.layouts
+    assignment = assignment.on_axis(layers.costs.num_policies)
     params = estimate_local_params(setting, layouts, assignment)
     work = sum_work(layers, assignment)
     extras = estimate_step_extras(

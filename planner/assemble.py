@@ -15,6 +15,7 @@ from costmodel.schema.plan import (
 )
 from costmodel.schema.prediction import Prediction
 from planner.evaluate import Evaluated, evaluate
+from planner.layer_policies import offload_shares
 from planner.placement import Placement
 from planner.prediction import predict
 from planner.problem import Problem
@@ -36,13 +37,16 @@ def build_plan(
     problem, placement = evaluated.problem, evaluated.placement
     setting, cluster = problem.setting, problem.cluster
     kinds = setting.model.kinds
+    shares = [offload_shares(evaluated.of_rank(rank).layers) for rank in range(placement.layout.pp)]
     layers = tuple(
         PlanLayer(
             index=index,
             kind=kinds[kind].name,
             stage=stage,
             recompute=POLICIES[policy].recompute,
-            offload=POLICIES[policy].offload,
+            offload=float(shares[placement.stages.stage_to_rank[stage]][kind, policy]),
+            offload_to=POLICIES[policy].offload_to,
+            saved_dtype=POLICIES[policy].saved_dtype,
         )
         for index, (kind, stage, policy) in enumerate(
             zip(problem.kinds, placement.stage_of_layer, placement.policies, strict=True)

@@ -106,7 +106,7 @@ def evaluate(
     if schedule is None:
         schedule = build_order(layers)
     kept = kept_bytes(layers, placement, problem, schedule)
-    priced = price(layers, placement.assignment(problem.kinds, problem.num_kinds), kept)
+    priced = price(layers, placement.assignment(problem.kinds, problem.num_kinds, layers.costs.num_policies), kept)
     times = stage_times(layers, placement, problem)
     simulation = simulate(schedule, times, cores_per_pipeline(problem, placement))
     return Evaluated(problem, placement, schedule, times, priced, simulation)
@@ -134,12 +134,11 @@ def stage_times(layers: PricedLayers, placement: Placement, problem: Problem, se
     """Seconds of every virtual stage's passes for one micro-batch: its layers', the ends' where they live, and what
     the rank waits for its sends; ``sends=False``: as if these took no time.
     """
-    counts = placement.stage_counts(problem.kinds, problem.num_kinds)
-    kinds = problem.num_kinds
-    costs, row = layers.costs, layers.index[0]
+    kinds, costs, row = problem.num_kinds, layers.costs, layers.index[0]
+    counts = placement.stage_counts(problem.kinds, kinds, costs.num_policies)
     per_kind = counts.sum(axis=2)
     backward = costs.backward_s[row].sum(axis=-1)
-    extra = costs.recompute_s[row] + costs.offload_s[row]
+    extra = costs.extra_s[row]
 
     ends = not placement.layout.vocab_parallel
     forward_s, weight_s, backward_s = (
@@ -165,26 +164,30 @@ def stage_times(layers: PricedLayers, placement: Placement, problem: Problem, se
 @dataclass(frozen=True)
 class KeptByStage:
     """Bytes that one micro-batch keeps on each stage of one copy, [stages]: activations, what waits for the weight
-    gradient beside them, logits, activations on the host.
+    gradient beside them, logits, activations on the host and on the node's drives.
     """
 
     activations: Column
     pending: Column
     logits: Column
     host: Column
+    nvme: Column
 
 
 def kept_by_stage(layers: PricedLayers, placement: Placement, problem: Problem) -> KeptByStage:
-    counts = placement.stage_counts(problem.kinds, problem.num_kinds)
     kinds, costs, row = problem.num_kinds, layers.costs, layers.index[0]
-    saved, host, pending = (getattr(costs, name)[row] for name in ("saved_bytes", "host_bytes", "pending_bytes"))
-    activations = np.einsum("skp,kp->s", counts, saved[:kinds])
+    counts = placement.stage_counts(problem.kinds, kinds, costs.num_policies)
+    saved, pending = costs.saved_bytes[row], costs.pending_bytes[row]
+
+    def of_layers(column: Column) -> Column:
+        return np.asarray(np.einsum("skp,kp->s", counts, column[:kinds]))
+
+    activations, waiting, logits = of_layers(saved), of_layers(pending), np.zeros(len(counts))
     activations[: layers.layouts.vocab_over[0]] += saved[kinds, 0]
-    waiting = np.einsum("skp,kp->s", counts, pending[:kinds])
     waiting[-1] += pending[kinds + 1, 0]
-    logits = np.zeros(len(counts))
     logits[-1] = saved[kinds + 1, 0]
-    return KeptByStage(activations, waiting, logits, np.einsum("skp,kp->s", counts, host[:kinds]))
+    host, nvme = of_layers(costs.host_bytes[row]), of_layers(costs.nvme_bytes[row])
+    return KeptByStage(activations, waiting, logits, host, nvme)
 
 
 def kept_bytes(layers: PricedLayers, placement: Placement, problem: Problem, schedule: Schedule) -> KeptBytes:
@@ -199,6 +202,7 @@ def kept_bytes(layers: PricedLayers, placement: Placement, problem: Problem, sch
         pending=peak("waiting", one.pending),
         logits=kept.peak_logits(np.tile(one.logits, schedule.copies))[None],
         host=peak("alive", one.host),
+        nvme=peak("alive", one.nvme),
     )
 
 

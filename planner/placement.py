@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from costmodel.layouts import POLICIES, Assignment, Policy
+from costmodel.layouts import POLICIES, Assignment
 from costmodel.schedules import SCHEDULES, Stages, resembling, stages_of
-from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import Layout
 from costmodel.schema.plan import Plan
+from planner.layer_policies import policies_of
 
 
 @dataclass(frozen=True)
@@ -34,19 +34,20 @@ class Placement:
         """The first copy's stage of every layer."""
         return [stage for stage, length in enumerate(self.layers_per_stage) for _ in range(length)]
 
-    def stage_counts(self, kinds: list[int], num_kinds: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.float64]]:
+    def stage_counts(
+        self, kinds: list[int], num_kinds: int, num_policies: int = len(POLICIES)
+    ) -> np.ndarray[tuple[int, int, int], np.dtype[np.float64]]:
         """[stages, K, P] layers of each kind under each policy on each virtual stage of one copy."""
-        counts = np.zeros((len(self.layers_per_stage), num_kinds, len(POLICIES)))
+        counts = np.zeros((len(self.layers_per_stage), num_kinds, num_policies))
         np.add.at(counts, (self.stage_of_layer, kinds, list(self.policies)), 1.0)
         return counts
 
-    def assignment(self, kinds: list[int], num_kinds: int) -> Assignment:
+    def assignment(self, kinds: list[int], num_kinds: int, num_policies: int = len(POLICIES)) -> Assignment:
         """The placement as one row of an Assignment: a slot per pipeline rank, the stages of all copies there."""
         stages, pp = self.stages, self.layout.pp
-        counts = np.zeros((pp, num_kinds, len(POLICIES)))
-        np.add.at(
-            counts, list(stages.stage_to_rank), np.tile(self.stage_counts(kinds, num_kinds), (stages.copies, 1, 1))
-        )
+        own = self.stage_counts(kinds, num_kinds, num_policies)
+        counts = np.zeros((pp, num_kinds, num_policies))
+        np.add.at(counts, list(stages.stage_to_rank), np.tile(own, (stages.copies, 1, 1)))
         return Assignment(
             counts=counts[None],
             rank=np.arange(pp)[None],
@@ -58,19 +59,10 @@ class Placement:
     @classmethod
     def from_plan(cls, plan: Plan) -> Placement:
         """Raises InvalidSpec for a policy, or a placement of stages, that the cost model does not price."""
-        policies = []
-        for layer in plan.layers:
-            policy = Policy(layer.recompute, layer.offload)
-            if policy not in POLICIES:
-                known = ", ".join(one.name for one in POLICIES)
-                raise InvalidSpec(
-                    f"layers.{layer.index}: recompute {layer.recompute!r} with offload {layer.offload:g} is not priced",
-                    f"one of {known}",
-                )
-            policies.append(POLICIES.index(policy))
+        form = _form_of(plan)
         pipeline = plan.pipeline
         lengths = pipeline.layers_per_stage[: pipeline.num_stages // pipeline.copies]
-        return cls(plan.layout, _form_of(plan), lengths, tuple(policies))
+        return cls(plan.layout, form, lengths, policies_of(plan, form))
 
 
 def _form_of(plan: Plan) -> str:

@@ -25,7 +25,7 @@ def predict_plan(request: Request, layout: Layout, schedule: str, recompute: str
     Raises InvalidSpec when the layout contradicts the request (ranks, batch, runtime), the schedule its sizes.
     """
     began = perf_counter()
-    problem = Problem.from_request(request)
+    problem = Problem.from_request(request).on_axis()
     check_layout(request, layout, schedule, recompute)
     lengths = tuple(even_split(len(problem.kinds), layout.pp * layout.vpp))
     policy = [policy.name for policy in POLICIES].index(recompute)

@@ -60,18 +60,13 @@ def estimate_breakdown(evaluated: Evaluated) -> dict[str, float]:
     layers = evaluated.of_rank(rank).layers
     exposed, total = _layer_terms(evaluated, rank)
     terms = {name: (m * exposed[i], m * total[i]) for i, name in enumerate(LAYER_TERMS)}
-    extra = np.einsum(
-        "kp,kp->",
-        priced.assignment.counts[0, rank],
-        layers.costs.recompute_s[layers.index[0], : evaluated.problem.num_kinds],
-    )
-    offload = np.einsum(
-        "kp,kp->",
-        priced.assignment.counts[0, rank],
-        layers.costs.offload_s[layers.index[0], : evaluated.problem.num_kinds],
-    )
-    terms["recompute"] = (m * float(extra), m * float(extra))
-    terms["activation_offload"] = (m * float(offload), m * float(offload))
+    costs, counts = layers.costs, priced.assignment.counts[0, rank]
+    of_policies = {
+        "recompute": costs.recompute_s, "activation_offload": costs.offload_s, "activation_casts": costs.narrow_s,
+    }  # fmt: skip
+    for name, column in of_policies.items():
+        added = np.einsum("kp,kp->", counts, column[layers.index[0], : evaluated.problem.num_kinds])
+        terms[name] = (m * float(added), m * float(added))
     busy = sum(one for one, _ in terms.values())
 
     alone = simulate(evaluated.schedule, times).makespan_s
@@ -153,6 +148,7 @@ def _memory(evaluated: Evaluated) -> MemoryPrediction:
         fits_probability=evaluated.fits_probability,
         per_stage=stages,
         host_bytes=float(memory.host[0].max()),
+        nvme_bytes=float(memory.nvme[0].max()),
     )
 
 

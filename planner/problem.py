@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import hypot
 
 from costmodel.collectives import Network
+from costmodel.layouts import POLICIES
 from costmodel.ops import Setting
 from costmodel.schema.cluster import ClusterSpec, DeviceSpec
 from costmodel.schema.errors import InvalidSpec
@@ -95,10 +96,13 @@ class Problem:
 
     @classmethod
     def from_request(cls, request: Request) -> Problem:
-        """The runtime's spread grows where a processor was never measured.
+        """The runtime's spread grows where a processor was never measured; policies past the last one that the request
+        may choose are not priced.
 
         Raises InvalidSpec for a model of more than MOST_LAYERS layers.
         """
+        from planner.search.policies import policy_sets
+
         if request.model.num_layers > MOST_LAYERS:
             raise InvalidSpec(
                 f"{request.model.name} has {request.model.num_layers} layers; at most {MOST_LAYERS} are planned"
@@ -111,8 +115,14 @@ class Problem:
         problem = cls.on(
             request.cluster, request.device, request.model, request.workload, runtime, request.other_devices
         )
+        last = max(policy for one in policy_sets(request) for policy in one)
         name = None if calibration is None else f"{calibration.device} of {calibration.date}"
-        return cls(problem.setting, problem.cluster, name, problem.others)
+        return cls(problem.setting, problem.cluster, name, problem.others).on_axis(last + 1)
+
+    def on_axis(self, num_policies: int = len(POLICIES)) -> Problem:
+        """The problem with so many policies priced; by default with all, as a plan file is: sums then round alike."""
+        setting, *others = (replace(one, num_policies=num_policies) for one in self.settings)
+        return replace(self, setting=setting, others=tuple(others))
 
     @classmethod
     def from_plan(cls, plan: Plan) -> Problem:

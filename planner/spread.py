@@ -136,7 +136,7 @@ def with_spread(problem: Problem, placement: Placement, fit: Fit, calibration: C
     corners = [corner_of(problem, placement.layout, setting) for setting in problem.settings]
     variance = max(corner_spread(fit, corner, runtime.spread) for corner in corners) ** 2
     layouts = Layouts.from_rows([(placement.layout, placement.schedule)])
-    assignment = placement.assignment(problem.kinds, problem.num_kinds)
+    assignment = placement.assignment(problem.kinds, problem.num_kinds, problem.setting.num_policies)
     variance += float(parameter_spread(problem, layouts, assignment, sample_fits(fit))[0]) ** 2
     if calibration is not None:
         base = _log_time(problem, layouts, assignment)[0]

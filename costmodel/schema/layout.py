@@ -16,6 +16,12 @@ EXPERT_AXES = ("etp", "ep", "edp", "pp")
 
 RecomputePolicy = Literal["none", "selective", "full"]
 
+OffloadTarget = Literal["host", "nvme"]
+"""Where saved activations wait outside the device: in host memory, or on the node's drives."""
+
+SavedDtype = Literal["as-computed", "int8"]
+"""How saved activations are kept: as they were computed, or in 8 bits with a scale for each block."""
+
 OptimizerFormat = Literal["fp32", "int8", "fp8", "low-rank"]
 """How the optimizer's moments are kept: as they are, in 8 bits by blocks, or projected to a low rank."""
 

@@ -9,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveInt, computed_field, model
 
 from costmodel.schema.base import Spec
 from costmodel.schema.cluster import ClusterSpec, DeviceSpec, NodeGroup
-from costmodel.schema.layout import Layout, RecomputePolicy
+from costmodel.schema.layout import Layout, OffloadTarget, RecomputePolicy, SavedDtype
 from costmodel.schema.model import ModelSpec
 from costmodel.schema.prediction import Prediction
 from costmodel.schema.runtime import Runtime
@@ -66,13 +66,15 @@ class Pipeline(Spec):
 
 
 class PlanLayer(Spec):
-    """One layer. ``offload``: share of its saved activations that waits in host memory."""
+    """One layer. ``offload``: share of what it saves that waits in ``offload_to``; ``saved_dtype``: how it is kept."""
 
     index: int
     kind: str
     stage: int
     recompute: RecomputePolicy = "none"
-    offload: float = 0.0
+    offload: Annotated[float, Field(ge=0, le=1)] = 0.0
+    offload_to: OffloadTarget = "host"
+    saved_dtype: SavedDtype = "as-computed"
 
 
 class TensorPlacement(Spec):

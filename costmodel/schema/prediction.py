@@ -29,7 +29,8 @@ class StageMemory(Spec):
 
 
 class MemoryPrediction(Spec):
-    """Never mixed: allocated (tensors), reserved (allocator), device (driver), each the largest over the ranks.
+    """Never mixed: allocated (tensors), reserved (allocator), device (driver), each the largest over the ranks; and
+    what one device's rank keeps in host memory and on the node's drives, likewise.
 
     ``capacity_bytes``: of the device that is fullest for its size.
     """
@@ -41,6 +42,7 @@ class MemoryPrediction(Spec):
     fits_probability: float
     per_stage: tuple[StageMemory, ...]
     host_bytes: float
+    nvme_bytes: float = 0.0
 
 
 class Prediction(Spec):

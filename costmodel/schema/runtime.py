@@ -158,6 +158,7 @@ class OverlapRules(Spec):
     residual of two blocks before (Ladder Residual).
     ``pipeline``: of the time of a send between stages, the share in which the sending rank computes on; for the rest
     it waits until the message is over. ``pipeline_interleaved``: the same with several chunks a rank; None: as else.
+    ``activation_offload``, ``nvme_offload``: of the copies of saved activations to and from the host, or its drives.
     ``compute_slowdown``: factor on compute while a collective runs beside it (its SMs are taken).
     """
 
@@ -171,6 +172,7 @@ class OverlapRules(Spec):
     grad_reduce: Fraction
     param_gather: Fraction
     activation_offload: Fraction
+    nvme_offload: Fraction = 0.0
     optimizer_offload: Fraction
     compute_slowdown: Annotated[float, Field(ge=1)] = 1.0
 
@@ -231,6 +233,9 @@ class Runtime(Spec):
     ``recompute_modules``: what selective recomputation runs again where ``selective_recomputes`` is ``modules``.
     ``stops_recompute_early``: recomputation ends with the last tensor that the backward needs, so that a layer's last
     product is not run again (``torch.utils.checkpoint`` without re-entrance; a compiler that sees the whole step).
+    ``activation_offload``: what a layer saves may wait in host memory; ``partial_offload``: also a share of it, and
+    what recomputation leaves; ``nvme_offload``: also on the node's drives. ``int8_activations``: it may be kept in 8
+    bits.
     ``partial_optimizer_offload``: any share of the optimizer state may live on the host, whose update runs beside the
     device's. ``streams_optimizer_state``: of what lives there, a share is updated on the device all the same.
     ``optimizer_formats``: in which the optimizer's moments can be kept.
@@ -253,6 +258,9 @@ class Runtime(Spec):
     recompute_modules: tuple[Module, ...] = ()
     per_layer_recompute: bool
     activation_offload: bool
+    partial_offload: bool = False
+    nvme_offload: bool = False
+    int8_activations: bool = False
     optimizer_offload: bool
     partial_optimizer_offload: bool = False
     streams_optimizer_state: bool = False

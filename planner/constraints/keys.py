@@ -83,8 +83,9 @@ _ROWS = (
         lambda runtime, value: runtime.uneven_stages or len(set(value)) == 1),
     Key("recompute", Choice(("none", "selective", "full")), "what is computed again in the backward", "none",
         lambda runtime, value: value in runtime.recompute, per_layer=True),
-    Key("activation_offload", Share(), "share of saved activations on the host", 0.0,
-        lambda runtime, value: value == 0 or runtime.activation_offload, per_layer=True),
+    Key("activation_offload", Choice((0, "hidden", 1)), "saved activations off the device: all, or what hides", 0,
+        lambda runtime, value: value == 0 or (runtime.activation_offload and (value == 1 or runtime.partial_offload)),
+        per_layer=True),
 )  # fmt: skip
 
 KEYS: Mapping[str, Key] = MappingProxyType({key.name: key for key in _ROWS})

@@ -44,7 +44,9 @@ _ROWS = (
     Technique("selective", "recompute", "selective recomputation", ("selective",)),
     Technique("full", "recompute", "full recomputation", ("full",)),
     Technique("optimizer_offload", "optimizer_offload", "optimizer state on the host"),
-    Technique("activation_offload", "activation_offload", "saved activations on the host"),
+    Technique("activation_offload", "activation_offload", "saved activations off the device"),
+    Technique("partial_offload", "activation_offload", "a share of a layer's saved activations", ("hidden",)),
+    Technique("nvme_offload", None, "saved activations on the nodes' drives"),
     Technique("zero1", "zero_stage", "sharded optimizer state", (1,)),
     Technique("zero2", "zero_stage", "sharded gradients", (2,)),
     Technique("zero3", "zero_stage", "sharded parameters", (3,)),
@@ -78,6 +80,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "selective_recomputation": ("selective",),
         "offload": ("optimizer_offload", "activation_offload"),
         "cpu_offload": ("optimizer_offload", "activation_offload"),
+        "nvme": ("nvme_offload",),
+        "ssd": ("nvme_offload",),
         "zero": ("zero1", "zero2", "zero3"),
         "secondary_shards": ("reshard_after_forward",),
         "zero_1": ("zero1",),
@@ -113,7 +117,9 @@ ALLOWABLE: Mapping[str, Lossy] = MappingProxyType(
             _format("int8", "the optimizer's moments in 8 bits, block by block"),
             _format("fp8", "the optimizer's moments in FP8 (COAT)"),
             _format("low-rank", "the optimizer's moments of a low-rank projection of the gradient (APOLLO)"),
-            Lossy("int8_activations", "saved activations in 8 bits (Mesa, COAT)"),
+            Lossy(
+                "int8_activations", "saved activations in 8 bits (Mesa, COAT)", lambda runtime: runtime.int8_activations
+            ),
         )
     }
 )

@@ -139,7 +139,7 @@ def _layout(answer: _Answer, histogram: Histogram) -> LengthLayout:
         ep=base.ep,
         zero_stage=1 if base.zero_stage else 0,
         recompute=policy.recompute,
-        offload=policy.offload,
+        offload=float(policy.offload == "all"),
         groups=tuple(groups),
         step_time_s=answer.step_s,
     )

@@ -70,6 +70,8 @@ def print_memory(plan: Plan, console: ReportConsole, explain: bool = False) -> N
         console.print(f"  [dim]{left_out} ranks between them are left out (--explain)[/dim]")
     if memory.host_bytes > 0:
         console.print(f"  {size(memory.host_bytes)} of host memory per GPU")
+    if memory.nvme_bytes > 0:
+        console.print(f"  {size(memory.nvme_bytes)} of the node's drives per GPU")
 
 
 def _largest_parts(stages: Sequence[StageMemory]) -> list[str]:

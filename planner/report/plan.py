@@ -16,6 +16,8 @@ from planner.report.time import print_network, print_time
 from planner.report.training import print_training
 from planner.report.units import count, digits, percent, seconds
 
+_PLACES = {"host": "on the host", "nvme": "on drives"}
+
 
 def print_plan(plan: Plan, console: ReportConsole, explain: bool = False) -> None:
     """Print the whole report. ``explain``: every layer, every pipeline rank, and each term's meaning too."""
@@ -67,9 +69,12 @@ def _print_layout(plan: Plan, console: ReportConsole) -> None:
 
 
 def _offloaded(plan: Plan) -> str:
-    """``; activations of 12 layers on the host``, or nothing."""
-    number = sum(layer.offload > 0 for layer in plan.layers)
-    return f"; activations of {number} of {len(plan.layers)} layers on the host" if number else ""
+    """``; activations of 12 of 80 layers on the host, of 4 on drives``, or nothing."""
+    number = {to: sum(layer.offload > 0 and layer.offload_to == to for layer in plan.layers) for to in _PLACES}
+    said = [f"of {count} of {len(plan.layers)} layers {_PLACES[to]}" for to, count in number.items() if count]
+    narrow = sum(layer.saved_dtype != "as-computed" for layer in plan.layers)
+    in_8_bits = [f"of {narrow} of {len(plan.layers)} layers in 8 bits"] if narrow else []
+    return f"; activations {', '.join([*said, *in_8_bits])}" if said or narrow else ""
 
 
 def _print_figures(plan: Plan, console: ReportConsole) -> None:

@@ -64,7 +64,8 @@ MEANING: Mapping[str, str] = {
     "shared_cores": "what ranks on one host take from each other: the makespan on shared cores - on cores of their own",
     "dp": "reducing gradients and gathering parameters over the data-parallel ranks, beyond what backward hides",
     "optimizer": "bytes of parameters, gradients and moments read and written / memory bandwidth, once a step",
-    "activation_offload": "saved activations to host memory and back, beyond what compute hides",
+    "activation_offload": "saved activations off the device and back: what nothing hides + bytes / memory bandwidth",
+    "activation_casts": "bytes read and written to keep saved activations in 8 bits, and back / memory bandwidth",
     "optimizer_offload": "optimizer state across the host link and its update there, beyond what compute hides",
     "jitter": "waiting for the slowest of N devices: spread of one device · √(2 ln N)",
 }

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from costmodel.dataparallel import estimate_step_extras
-from costmodel.layouts import POLICIES, Assignment, Column, IntColumn, Layouts
+from costmodel.layouts import Assignment, Column, IntColumn, Layouts
 from costmodel.memory import estimate_claim_bytes, estimate_communicator_bytes
 from costmodel.pipeline import (
     count_barriers,
@@ -31,7 +31,7 @@ MAX_SHIFT = 6
 def mean_rank(layers: PricedLayers, kinds: list[int], num_kinds: int, policy: int) -> Assignment:
     """One slot that holds the mean over ranks of all layers, fractions included, and neither end."""
     n = len(layers.layouts)
-    counts = np.zeros((n, 1, num_kinds, len(POLICIES)))
+    counts = np.zeros((n, 1, num_kinds, layers.costs.num_policies))
     share = count_copies(layers.layouts) / layers.layouts.pp
     counts[:, 0, :, policy] = np.bincount(kinds, minlength=num_kinds) * share[:, None]
     neither = np.zeros((n, 1), bool)

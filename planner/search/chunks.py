@@ -220,7 +220,7 @@ class _Split:
             kept = kept_bytes(self.layers, placement, self.problem, self.schedule)
             self.simulated[policies] = (times, simulation, kept)
         _, simulation, kept = self.simulated[policies]
-        assignment = placement.assignment(self.problem.kinds, self.problem.num_kinds)
+        assignment = placement.assignment(self.problem.kinds, self.problem.num_kinds, some.costs.num_policies)
         priced = price(some, repeated(assignment, len(rows)), repeated(kept, len(rows)))
         last_s = priced.extras.exposed_s.max(axis=1) * some.contention
         self.step_s[rows] = (simulation.makespan_s + last_s) * (1.0 + some.jitter)
@@ -231,10 +231,11 @@ class _Split:
 
     def evaluated(self, row: int) -> Evaluated:
         """One placed row in full."""
-        policies, problem = self.dealt[row], self.problem
+        policies, problem, one = self.dealt[row], self.problem, self.layers.take(np.array([row]))
         placement = self._placement(policies, row)
         times, simulation, kept = self.simulated[policies]
-        priced = price(self.layers.take(np.array([row])), placement.assignment(problem.kinds, problem.num_kinds), kept)
+        assignment = placement.assignment(problem.kinds, problem.num_kinds, one.costs.num_policies)
+        priced = price(one, assignment, kept)
         return Evaluated(problem, placement, self.schedule, times, priced, simulation)
 
 

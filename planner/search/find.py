@@ -91,7 +91,7 @@ def find_plan(request: Request, on_progress: Callable[[Progress], None] | None =
         if chosen is not best:
             best, order = chosen, None
     # Priced anew as a single row, so that the plan re-prices to the last bit.
-    problem = with_spread(problem, best.placement, request.fit, request.calibration)
+    problem = with_spread(problem.on_axis(), best.placement, request.fit, request.calibration)
     best = evaluate(problem, best.placement, order)
     why = say_schedule(outcome, named)
     return build_plan(

@@ -11,8 +11,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.layouts import POLICIES, Assignment, Column
-from costmodel.memory import PARTS, KeptBytes, KeptMicrobatches, estimate_kept_bytes, host_budget_bytes
+from costmodel.layouts import Assignment, Column
+from costmodel.memory import (
+    PARTS,
+    KeptBytes,
+    KeptMicrobatches,
+    estimate_kept_bytes,
+    host_budget_bytes,
+    nvme_budget_bytes,
+)
 from costmodel.price import PricedLayers, price, price_memory, sum_work
 from costmodel.schedules import stages_of
 from planner.kept import count_kept_microbatches
@@ -46,13 +53,14 @@ class SlotRooms:
     ) -> None:
         self.layers, self.slots = layers, slots
         self.kept = count_kept_microbatches(build_order(layers), lengths)
-        plain = np.zeros((len(slots), len(slots[0].counts), len(POLICIES)))
+        plain = np.zeros((len(slots), len(slots[0].counts), layers.costs.num_policies))
         plain[:, :, 0] = [slot.counts for slot in slots]
         memory = price_memory(layers, *_assigned(layers, slots, plain[None], self.kept))
         self.logits = memory.parts[:, :, PARTS.index("logits")]
         working = memory.parts[:, :, PARTS.index("working")]
         self.always = memory.claim - memory.apart - self.logits - working
         self.host = host_budget_bytes(layers.setting) - memory.host
+        self.nvme_bytes = nvme_budget_bytes(layers.setting)
         self.chooser = MixChooser(layers, policies, self.kept)
 
     def can_fit(self, budget_bytes: float) -> NDArray[np.bool_]:
@@ -87,7 +95,7 @@ class SlotRooms:
         host = float(self.host[row, at])
         if host < 0.0:
             return None
-        room = Room(budget_bytes - float(self.always[row, at]), float(self.logits[row, at]), host)
+        room = Room(budget_bytes - float(self.always[row, at]), float(self.logits[row, at]), host, self.nvme_bytes)
         return self.chooser.fastest(self.slots[at], room)
 
 
@@ -97,7 +105,7 @@ class OptionColumns:
     def __init__(self, rooms: SlotRooms, budget_bytes: float) -> None:
         layers, slots = rooms.layers, rooms.slots
         self.slots = slots
-        self.mixes = np.zeros((len(layers.layouts), len(slots), len(slots[0].counts), len(POLICIES)))
+        self.mixes = np.zeros((len(layers.layouts), len(slots), len(slots[0].counts), layers.costs.num_policies))
         self.mixes[..., 0] = [slot.counts for slot in slots]
         self.fits = rooms.can_fit(budget_bytes)
         for row, at in np.argwhere(self.fits).tolist():

@@ -8,11 +8,12 @@ choosing an admitted one, and neither bounds nor mixes need to know. What is dea
 from __future__ import annotations
 
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 
 from costmodel.layers import LayerCosts
-from costmodel.layouts import POLICIES, SCHEDULE_CODES, Column, counts_per_rank
+from costmodel.layouts import POLICIES, SCHEDULE_CODES, Column, Policy, counts_per_rank
 from costmodel.price import PricedLayers
 from costmodel.schedules import stages_of
 from costmodel.schema.errors import InvalidSpec
@@ -20,8 +21,12 @@ from costmodel.schema.model import LayerRun
 from planner.constraints import Pinned, shown
 from planner.problem import Problem
 from planner.request import Request
+from planner.search.policies import OFFLOAD_VALUES
 
-_BY_POLICY = ("recompute_s", "offload_s", "saved_bytes", "host_bytes", "working_bytes", "pending_bytes", "sent_bytes")
+_BY_POLICY = (
+    "recompute_s", "offload_s", "narrow_s", "saved_bytes", "host_bytes", "nvme_bytes", "working_bytes", "pending_bytes",
+    "sent_bytes",
+)  # fmt: skip
 """Columns of LayerCosts with a policy axis, the third."""
 
 
@@ -45,9 +50,8 @@ def with_pins(request: Request, problem: Problem, allowed: tuple[int, ...]) -> P
             "runs": tuple(LayerRun(kind=name, count=1) for name in names),
         }
     )
-    instead = tuple(
-        tuple(policy if policy in admitted else admitted[0] for policy in range(len(POLICIES))) for _, admitted in kinds
-    )
+    axis = range(problem.setting.num_policies)
+    instead = tuple(tuple(policy if policy in admitted else admitted[0] for policy in axis) for _, admitted in kinds)
     setting, *others = (replace(one, model=split) for one in problem.settings)
     return replace(problem, setting=setting, others=tuple(others), pinned=Pinned(instead, lengths))
 
@@ -55,10 +59,11 @@ def with_pins(request: Request, problem: Problem, allowed: tuple[int, ...]) -> P
 def _admitted(request: Request, layer: int, allowed: tuple[int, ...]) -> tuple[int, ...]:
     """Of the allowed policies, those that the layer's pins admit."""
     pins = [pin for pin in request.pins if pin.first <= layer <= pin.last]
-    wanted = {"recompute": lambda policy: policy.recompute, "activation_offload": lambda policy: policy.offload}
-    admitted = tuple(
-        policy for policy in allowed if all(wanted[pin.key](POLICIES[policy]) == pin.value for pin in pins)
-    )
+
+    def value(key: str, policy: Policy) -> Any:
+        return policy.recompute if key == "recompute" else OFFLOAD_VALUES[policy.offload]
+
+    admitted = tuple(policy for policy in allowed if all(value(pin.key, POLICIES[policy]) == pin.value for pin in pins))
     if not admitted:
         said = ", ".join(f"--fix {pin}={shown(pin.value)}" for pin in pins)
         raise InvalidSpec(

@@ -29,7 +29,8 @@ _SAYS = {
     "gemm": "matrix products", "attention": "attention", "elementwise": "memory-bound passes",
     "host": "launch overhead",
     "tp": "tensor-parallel traffic", "cp": "context-parallel traffic", "ep": "expert traffic", "pp": "pipeline sends",
-    "recompute": "recomputation", "activation_offload": "activation copies", "bubble": "pipeline bubble",
+    "recompute": "recomputation", "activation_offload": "activation copies",
+    "activation_casts": "casts of saved activations", "bubble": "pipeline bubble",
     "dp": "gradient and parameter traffic", "optimizer": "the update", "optimizer_offload": "the update on the host",
     "shared_cores": "shared cores", "jitter": "waiting for the slowest",
 }  # fmt: skip

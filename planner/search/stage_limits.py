@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.layouts import POLICIES, Assignment, Column, IntColumn, counts_per_rank, even_split
+from costmodel.layouts import Assignment, Column, IntColumn, counts_per_rank, even_split
 from costmodel.memory import estimate_apart_bytes, estimate_claim_bytes, estimate_communicator_bytes
 from costmodel.pipeline import (
     GPIPE,
@@ -211,7 +211,7 @@ class StageLimits:
         self, problem: Problem, layers: PricedLayers, rank: IntColumn, kind: int, count: float
     ) -> tuple[Column, Column]:
         """[n, pp] bytes that ``count`` layers of one kind claim on every rank: what is kept, and what is gathered."""
-        counts = np.zeros((len(layers.layouts), self.pp, problem.num_kinds, len(POLICIES)))
+        counts = np.zeros((len(layers.layouts), self.pp, problem.num_kinds, 1))
         counts[..., kind, 0] = count
         stages = self.stages
         assignment = Assignment(counts, rank, np.ones_like(rank), stages.embedding[rank], stages.head[rank])

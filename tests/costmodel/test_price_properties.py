@@ -66,7 +66,7 @@ def case(name: str) -> Case:
     request = make_request(model, gpus, **options)
     layouts = random_layouts(request, ROWS, seed=len(name))
     assert len(layouts) > 50, "too few layouts to say anything"
-    return Case(Problem.from_request(request), layouts)
+    return Case(Problem.from_request(request).on_axis(), layouts)
 
 
 @every_case
@@ -169,13 +169,15 @@ def test_one_row_prices_the_same_as_a_million(name: str) -> None:
 
 @every_case
 def test_a_larger_micro_batch_never_keeps_fewer_activations(name: str) -> None:
-    """At the same number of micro-batches, rank by rank, under every policy."""
+    """At the same number of micro-batches, rank by rank, under every policy; of a share that hides wherever it lies."""
     activations = PARTS.index("activations")
     doubled = case(name).again(range(len(POLICIES)), micro_batch_size=case(name).layouts.micro_batch_size * 2)
     pairs = zip(chain.from_iterable(case(name).priced), chain.from_iterable(doubled), strict=True)
     for small, large in pairs:
-        assert (large.memory.parts[..., activations] >= small.memory.parts[..., activations]).all()
-        assert (large.memory.host >= small.memory.host).all()
+        before, after = (
+            one.memory.parts[..., activations] + one.memory.host + one.memory.nvme for one in (small, large)
+        )
+        assert (after >= before * (1 - 1e-12)).all()
         assert (large.work.forward_s >= small.work.forward_s).all()
 
 

@@ -6,18 +6,20 @@ By hand: fp32 master weights and Adam's moments alone are 12 bytes · 70.6e9 / 8
 from __future__ import annotations
 
 import re
+from typing import get_args
 
 import pytest
 from pricing import make_request, price_groups
 
-from costmodel.layouts import POLICIES
+from costmodel.layouts import POLICIES, Policy
 from costmodel.schema.errors import Infeasible
+from costmodel.schema.layout import RecomputePolicy
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.find import find_plan
 from planner.search.space import enumerate_layouts
 
-ON_DEVICE = [index for index, policy in enumerate(POLICIES) if not policy.offload]
+ON_DEVICE = [POLICIES.index(Policy(name)) for name in get_args(RecomputePolicy)]
 
 
 def small_request(gpu: str, runtime: str, **options: object) -> Request:

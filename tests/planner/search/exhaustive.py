@@ -7,24 +7,33 @@ optimum: a slower stage never shortens the simulated makespan, and equal layers 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from itertools import product
 from math import ceil, prod
 from random import Random
+from typing import Any
 
 import numpy as np
 
-from costmodel.layouts import POLICIES, Assignment, counts_per_rank, even_split
-from costmodel.memory import KeptBytes, KeptMicrobatches, estimate_kept_bytes
+from costmodel.layouts import Assignment, counts_per_rank, even_split
+from costmodel.memory import (
+    KeptBytes,
+    KeptMicrobatches,
+    MemoryColumns,
+    estimate_kept_bytes,
+    host_budget_bytes,
+    nvme_budget_bytes,
+)
 from costmodel.price import PricedLayers, price
 from costmodel.schedules import Stages, stages_of
-from planner.evaluate import Evaluated, cores_per_pipeline, evaluate
+from planner.evaluate import Evaluated, cores_per_pipeline, evaluate, kept_bytes
 from planner.kept import count_kept_microbatches
 from planner.order import build_order
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.search.bounds import MAX_SHIFT
 from planner.search.chunks import is_given, splits_of_row
+from planner.search.placed import OneRow
 from planner.simulator import StageTimes, simulate, simulate_many
 
 ROUNDING = 1.0 + 1e-9
@@ -98,11 +107,13 @@ def all_mixes(
     budget_bytes: float,
     lengths: tuple[int, ...] = (),
 ) -> list[Mix]:
-    """Every way to give each kind's layers to policies, priced, if it fits the budget."""
-    per_kind = [list(_compositions(count, len(policies))) for count in counts]
-    table = np.zeros((prod(map(len, per_kind)), len(counts), len(POLICIES)))
-    for row, choice in enumerate(product(*per_kind)):
-        table[row][:, list(policies)] = choice
+    """Every way to give each kind's layers to policies, priced, if it fits the budget, the host and its drives."""
+    table = np.zeros((1, len(counts), layers.costs.num_policies))
+    for kind, count in enumerate(counts):
+        useful = useful_policies(layers, kind, policies)
+        ways = np.array(list(_compositions(count, len(useful))), np.float64)
+        table = np.repeat(table, len(ways), axis=0)
+        table[:, kind, list(useful)] = np.tile(ways, (len(table) // len(ways), 1))
     ranks = np.full((1, len(table)), rank)
     stages = stages_of_row(layers)
     assignment = Assignment(table[None], ranks, np.ones_like(ranks), stages.embedding[ranks], stages.head[ranks])
@@ -117,8 +128,26 @@ def all_mixes(
             table[row], float(forward_s[row]), float(backward_s[row]),
             float(work.weight_grad_s[0, row]), float(priced.extras.exposed_s[0, row]), float(claim[row]),
         )
-        for row in np.flatnonzero(claim <= budget_bytes)
+        for row in np.flatnonzero((claim <= budget_bytes) & _fits_beside(layers, priced.memory))
     ]  # fmt: skip
+
+
+def useful_policies(layers: PricedLayers, kind: int, policies: tuple[int, ...]) -> tuple[int, ...]:
+    """Policies of which no other is as good in everything: a layer of any mix may change over to that one."""
+    costs, row = layers.costs, layers.index[0]
+    names = ("saved_bytes", "pending_bytes", "working_bytes", "host_bytes", "nvme_bytes")
+    columns = [layers.backward[0, kind], *(getattr(costs, name)[row, kind] for name in names)]
+    cost = np.stack(columns, axis=-1)
+    return tuple(
+        p for p in policies
+        if not any((cost[q] <= cost[p]).all() and ((cost[q] < cost[p]).any() or q < p) for q in policies)
+    )  # fmt: skip
+
+
+def _fits_beside(layers: PricedLayers, memory: MemoryColumns) -> np.ndarray:
+    """[S] whether a slot's share of the host and of its drives holds what it offloads."""
+    setting = layers.setting
+    return (memory.host[0] <= host_budget_bytes(setting)) & (memory.nvme[0] <= nvme_budget_bytes(setting))
 
 
 def _compositions(count: int, parts: int) -> Iterator[tuple[int, ...]]:
@@ -162,7 +191,7 @@ def deal(problem: Problem, lengths: tuple[int, ...], stages: Stages, mixes: tupl
     policies = []
     of_layer = [homes[stage] for stage, length in enumerate(lengths) for _ in range(length)]
     for home, kind in zip(of_layer, problem.kinds, strict=True):
-        policy = max(index for index in range(len(POLICIES)) if left[home][kind, index])
+        policy = max(index for index in range(left[home].shape[1]) if left[home][kind, index])
         left[home][kind, policy] -= 1
         policies.append(policy)
     return tuple(policies)
@@ -251,18 +280,43 @@ def _best_of_chunks(
         # The fastest mixes may be kept longer than the mean of a rank's stages is: then the others count too.
         for choices in (few, mixes):
             assert prod(map(len, choices)) <= MOST, "too large for exhaustive search"
-            fitting = []
-            for chosen in product(*choices):
-                dealt = deal(problem, lengths, stages, tuple(mix.counts for mix in chosen))
-                placement = Placement(layout, layers.layouts.schedule_name(0), lengths, dealt)
-                one = evaluate(problem, placement, layers=layers)
-                if one.priced.peak_claim_bytes[0] <= budget_bytes * ROUNDING:
-                    fitting.append(one)
+            chosen = sorted(product(*choices), key=lambda mixes: _busiest_s(layers, mixes))
+            dealt = [deal(problem, lengths, stages, tuple(mix.counts for mix in mixes)) for mixes in chosen]
+            placements = [Placement(layout, layers.layouts.schedule_name(0), lengths, policies) for policies in dealt]
+            fitting: list[Evaluated] = []
+            for index in np.flatnonzero(_fit(problem, layers, placements, budget_bytes)).tolist():
+                if fitting and _busiest_s(layers, chosen[index]) >= min(one.step_time_s for one in fitting):
+                    break
+                fitting.append(evaluate(problem, placements[index], layers=layers))
             if fitting:
                 break
         evaluated += fitting
     best = min(evaluated, key=lambda one: one.step_time_s, default=None)
     return None if best is None else Best(best.placement, best.step_time_s, len(evaluated))
+
+
+def _fit(problem: Problem, layers: PricedLayers, placements: list[Placement], budget_bytes: float) -> np.ndarray:
+    """[n] whether placements of the one row in ``layers`` fit, as its own order keeps their activations."""
+    if not placements:
+        return np.zeros(0, bool)
+    schedule, axis = build_order(layers), layers.costs.num_policies
+    kept = [kept_bytes(layers, placement, problem, schedule) for placement in placements]
+    each = [placement.assignment(problem.kinds, problem.num_kinds, axis) for placement in placements]
+    priced = price(layers.take(np.zeros(len(placements), np.intp)), _joined(each), _joined(kept))
+    return np.asarray((priced.peak_claim_bytes <= budget_bytes * ROUNDING) & priced.fits_host)
+
+
+def _joined(rows: list[OneRow]) -> OneRow:
+    """Dataclasses of columns of one row each as one of all rows."""
+    columns: dict[str, Any] = {
+        field.name: np.concatenate([getattr(row, field.name) for row in rows]) for field in fields(rows[0])
+    }
+    return replace(rows[0], **columns)
+
+
+def _busiest_s(layers: PricedLayers, chosen: tuple[Mix, ...]) -> float:
+    """All passes of the busiest rank: no order of them is faster."""
+    return int(layers.layouts.num_microbatches[0]) * max(mix.forward_s + mix.backward_s for mix in chosen)
 
 
 def random_placement(draw: Random, problem: Problem, layers: PricedLayers, policies: tuple[int, ...]) -> Placement:

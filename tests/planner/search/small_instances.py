@@ -83,13 +83,26 @@ def build_request(
     )
 
 
+def with_every_policy(request: Request) -> Request:
+    """The request on a runtime that keeps, narrows, recomputes and offloads in every way there is, lossy ones allowed,
+    on nodes with drives."""
+    overlap = request.runtime.overlap.model_copy(update={"activation_offload": 1.0, "nvme_offload": 1.0})
+    runtime = request.runtime.model_copy(
+        update={
+            "recompute": ("none", "selective", "full"), "per_layer_recompute": True, "activation_offload": True,
+            "partial_offload": True, "nvme_offload": True, "int8_activations": True, "overlap": overlap,
+        }
+    )  # fmt: skip
+    return with_request(request, runtime=runtime, allowed=frozenset({"int8_activations"}))
+
+
 def random_request(seed: int, **limits: Any) -> Request:
     """An instance of 2 to 8 devices: any shape, runtime and network, now and then slow, latent or on shared cores."""
     draw = Random(seed)
     gpus = draw.choice((2, 4, 4, 8))
     model = build_model(
         shape=draw.choice(SHAPES),
-        num_layers=draw.randint(4, 8),
+        num_layers=draw.randint(4, 7),
         hidden=draw.choice((256, 1024, 4096)),
         vocab=draw.choice((1000, 32000, 256000)),
         tied=draw.random() < 0.3,

@@ -50,7 +50,8 @@ def short_of_memory(request: Request, share: float, factor: float) -> Request:
     """As much memory as ``factor`` times what the given share of layouts needs at least."""
     problem, layouts = Problem.from_request(request), enumerate_layouts(request)
     layers = price_layers(problem.setting, problem.network, layouts)
-    floors = estimate_memory_floor_bytes(layers, problem.kinds, problem.num_kinds, (0, 1, 2, 3))
+    policies = tuple(sorted({policy for one in policy_sets(request) for policy in one}))
+    floors = estimate_memory_floor_bytes(layers, problem.kinds, problem.num_kinds, policies)
     return with_budget(request, float(np.quantile(floors, share)) * factor)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from small_instances import build_model, build_request, with_budget, with_request
 
+from costmodel.catalog.runtimes import load_runtime
 from costmodel.layouts import POLICIES, Layouts
 from costmodel.memory import claim_budget_bytes
 from costmodel.price import price_layers
@@ -20,7 +21,11 @@ from planner.problem import Problem
 from planner.request import Request
 from planner.search import find_plan
 from planner.search.best_first import search
+from planner.search.policies import OFFLOAD_VALUES, policy_sets
 from planner.search.space import enumerate_layouts
+
+WHOLE = load_runtime("torch").model_copy(update={"partial_offload": False})
+"""A layer is offloaded whole or not at all: four policies, so that trying everything stays possible."""
 
 ONE = {"tp": 1, "pp": 2, "vpp": 1, "micro_batch_size": 1, "schedule": "1f1b"}
 PINS = (
@@ -33,7 +38,13 @@ PINS = (
 def pinned(room: float, pins: tuple[LayerPin, ...] = PINS, shape: str = "dense", **limits: Any) -> Request:
     """Six layers on two devices whose memory lies ``room`` of the way from the leanest to the greediest placement."""
     request = build_request(
-        build_model(shape, num_layers=6), 2, global_batch_size=8, pins=pins, top=0, gap=0.0, **{"fixed": ONE, **limits}
+        build_model(shape, num_layers=6),
+        2,
+        global_batch_size=8,
+        pins=pins,
+        top=0,
+        gap=0.0,
+        **{"fixed": ONE, "runtime": WHOLE, **limits},
     )
     claims = [one.priced.peak_claim_bytes[0] for one in evaluate_all(request)]
     return with_budget(request, float(min(claims) + room * (max(claims) - min(claims))))
@@ -48,9 +59,9 @@ def placements(request: Request) -> list[Placement]:
         open_to.append(
             [
                 index
-                for index, policy in enumerate(POLICIES)
-                if policy.recompute == pins.get("recompute", policy.recompute)
-                and policy.offload == pins.get("activation_offload", policy.offload)
+                for index in policy_sets(request)[0]
+                if POLICIES[index].recompute == pins.get("recompute", POLICIES[index].recompute)
+                and (share := OFFLOAD_VALUES[POLICIES[index].offload]) == pins.get("activation_offload", share)
             ]
         )
     lengths = (
@@ -121,7 +132,7 @@ def test_bounds_hold_for_pinned_stages_under_every_kind_of_schedule(pp: int, vpp
 
 
 def test_pins_that_leave_a_layer_nothing() -> None:
-    request = build_request(build_model(num_layers=6), 2, fixed={"recompute": "full"})
+    request = build_request(build_model(num_layers=6), 2, fixed={"recompute": "full"}, runtime=WHOLE)
     offload = with_request(request, pins=(LayerPin("activation_offload", 3, 3, 1),))
     with pytest.raises(InvalidSpec, match=r"--fix activation_offload.3=1: .* layer 3 is left no policy"):
         find_plan(offload)
