@@ -86,6 +86,8 @@ def _left_out(plan: Plan, other: Plan) -> tuple[str, ...]:
     row = Layouts.from_rows([(other.layout, Placement.from_plan(other).schedule)])
     if not admitted_rows(request, row)[0]:
         return (f"The first plan's search was held to {_said(request, other)}, which leaves this layout out.",)
+    if request.other_devices:
+        return ()
     # Which share of the optimizer is worth moving to the host is found with prices, not enumerated.
     enumerated = replace(row, optimizer_offload=np.rint(row.optimizer_offload))
     if enumerate_space(request_from_plan(plan, constrained=False)).number_of(enumerated) is None:

@@ -100,6 +100,8 @@ class Certificate(Spec):
 
     gap = (best - lower bound) / best. ``proven``: the gap is within what was asked; ``bounded``: every candidate was
     settled, but the bounds leave more than that open; ``stopped``: a limit came first; ``given``: nothing was searched.
+    ``solver``: integer programs solved, by the status that the solver left each with; of one stopped by its limit the
+    bound counts, not the answer. Whether the plan fits is no part of the proof: ``prediction.memory`` says that.
     """
 
     status: Literal["proven", "bounded", "stopped", "given"]
@@ -108,6 +110,7 @@ class Certificate(Spec):
     considered: int
     evaluated: int
     pruned: dict[str, int]
+    solver: dict[str, int] = {}
     relaxations: tuple[Relaxation, ...] = ()
     wall_s: float
 

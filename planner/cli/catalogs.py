@@ -1,4 +1,4 @@
-"""``plan models``, ``plan gpus``, ``plan runtimes``: what the catalogs hold."""
+"""What the catalogs hold - models, GPUs, runtimes - and ``plan constraints``: what can be asked of a layout."""
 
 from __future__ import annotations
 
@@ -71,6 +71,22 @@ def runtimes(text: Search = "", json: Json = False) -> None:
             }
         )
     _print(rows, ("name", "version", "zero_stages", "schedules", "recompute"), json)
+
+
+def constraints(text: Search = "", json: Json = False) -> None:
+    """List what --fix, --limit, --forbid and --allow know (docs/constraints.md)."""
+    from planner.constraints.listing import list_allowed, list_forbidden, list_keys
+
+    rows: list[dict[str, object]] = []
+    for option, listed in (
+        ("--fix, --limit", list_keys()),
+        ("--forbid", list_forbidden()),
+        ("--allow", list_allowed()),
+    ):
+        for name, *value, what in (list(row.values()) for row in listed):
+            rows.append({"option": option, "name": name, "value": "".join(value), "what": what})
+    shown = set(_matching((str(row["name"]) for row in rows), text))
+    _print([row for row in rows if row["name"] in shown], ("option", "name", "value", "what"), json)
 
 
 def _matching(names: Iterable[str], text: str) -> list[str]:

@@ -41,6 +41,7 @@ def build_app() -> typer.Typer:
     app.command("models")(catalogs.models)
     app.command("gpus")(catalogs.gpus)
     app.command("runtimes")(catalogs.runtimes)
+    app.command("constraints")(catalogs.constraints)
     return app
 
 

@@ -14,6 +14,9 @@ from planner.report.units import gibibytes, percent, seconds
 LEAST_GAP = 5e-5
 """Below this a gap would print as 0%."""
 
+LEFT = "not reached"
+"""What a certificate calls the layouts that a limit kept the search from: nothing ruled them out."""
+
 
 def print_alternatives(plan: Plan, console: ReportConsole) -> None:
     """The runners-up: how much slower, how much memory, and what makes them worse. Nothing when there are none."""
@@ -44,9 +47,17 @@ def print_certificate(plan: Plan, console: ReportConsole, explain: bool = False)
     console.print(
         f"  {proof.considered:,} layouts considered, {proof.evaluated:,} evaluated, in {seconds(proof.wall_s)}."
     )
-    ruled_out = [f"{number:,} by {label(rule)}" for rule, number in proof.pruned.items() if number]
+    ruled_out = [f"{number:,} by {label(rule)}" for rule, number in proof.pruned.items() if number and rule != LEFT]
     if ruled_out:
         console.print(indented(f"Ruled out: {' · '.join(ruled_out)}."))
+    if proof.pruned.get(LEFT):
+        console.print(f"  Not reached: {proof.pruned[LEFT]:,}; the bound holds for them too.")
+    if proof.solver:
+        left = " · ".join(f"{number:,} {status}" for status, number in proof.solver.items())
+        console.print(indented(f"Integer programs solved: {left}."))
+    memory, wanted = plan.prediction.memory, plan.constraints.fit_probability
+    fits = "Feasible" if memory.fits_probability >= wanted else "Not feasible"
+    console.print(f"  {fits}: P(fits) {percent(memory.fits_probability)}, {percent(wanted)} asked.")
     if explain and proof.relaxations:
         console.print("  The bound is looser than the truth in these ways:")
         table = grid("", "")

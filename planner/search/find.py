@@ -96,7 +96,7 @@ def find_plan(request: Request, on_progress: Callable[[Progress], None] | None =
     why = say_schedule(outcome, named)
     return build_plan(
         best,
-        certify(outcome, len(outcome.space), best.step_time_s, request),
+        certify(outcome, len(outcome.space), best.step_time_s, request, solver=outcome.programs),
         request.assumptions,
         list_alternatives(request, problem, outcome, best),
         (*said, *([] if why is None else [why]), *list_notes(request, problem, best)),
@@ -121,8 +121,9 @@ def certify(
     best_s: float,
     request: Request,
     relaxations: tuple[Relaxation, ...] = RELAXATIONS,
+    solver: dict[str, int] | None = None,
 ) -> Certificate:
-    """What was searched, and how far ``best_s`` can be from the best."""
+    """What was searched, and how far ``best_s`` can be from the best. ``solver``: programs by how they were left."""
     gap = max(0.0, (best_s - outcome.bound_s) / best_s)
     return Certificate(
         status="stopped" if outcome.stopped else "proven" if gap <= request.gap else "bounded",
@@ -131,6 +132,7 @@ def certify(
         considered=considered,
         evaluated=len(outcome.steps_s),
         pruned={rule: count for rule, count in outcome.pruned.items() if count},
+        solver=solver or {},
         relaxations=relaxations,
         wall_s=outcome.wall_s,
     )

@@ -51,7 +51,12 @@ def place(
 
 def _best(tried: list[Placed]) -> Placed:
     fastest = min(tried, key=lambda one: one.step_s)
-    return replace(fastest, bound_s=min(one.bound_s for one in tried), slower=any(one.slower for one in tried))
+    return replace(
+        fastest,
+        bound_s=min(one.bound_s for one in tried),
+        slower=any(one.slower for one in tried),
+        programs=tuple(status for one in tried for status in one.programs),
+    )
 
 
 def _place_uneven(
@@ -76,8 +81,9 @@ def _place_uneven(
     placed = []
     for row in range(n):
         one = layers.take(np.array([row]))
-        found = _choose(problem, one, ranges, slots, options.of_row(row), best_s / float(late[row]))
-        placed.append(_simulated(problem, one, found, best_s))
+        programs: list[str] = []
+        found = _choose(problem, one, ranges, slots, options.of_row(row), best_s / float(late[row]), programs=programs)
+        placed.append(replace(_simulated(problem, one, found, best_s), programs=tuple(programs)))
         if placed[-1].evaluated is not None:
             best_s = min(best_s, placed[-1].evaluated.step_time_s)
     return placed
@@ -143,8 +149,11 @@ def _choose(
     options: dict[Slot, Option],
     limit_s: float,
     exactly: bool = True,
+    programs: list[str] | None = None,
 ) -> _Chosen:
-    """``exactly``: by the integer program where the balanced choice is not near its bound."""
+    """``exactly``: by the integer program where the balanced choice is not near its bound; ``programs`` takes down how
+    the solver left it.
+    """
     from planner.search.balance import Floors, balance_stages, reached_s
     from planner.search.stages import StageChoice, StageProblem, solve_stages
 
@@ -179,6 +188,8 @@ def _choose(
     chosen: Sequence[StageChoice] = balanced
     if exactly and at_hand_s > floor_s * (1.0 + CLOSE):
         solution = solve_stages(replace(whole, choices=useful))
+        if programs is not None:
+            programs.append(solution.status)
         if solution.status == "infeasible":
             return None, limit_s, True
         floor_s = max(floor_s, solution.bound_s)

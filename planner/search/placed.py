@@ -20,13 +20,15 @@ OneRow = TypeVar("OneRow", Assignment, KeptBytes, KeptMicrobatches)
 @dataclass(frozen=True)
 class Placed:
     """``bound_s``: no placement of the layout is faster. ``step_s``: of the placement that was simulated, inf if none
-    was. ``slower``: it may fit, but cannot beat the incumbent.
+    was. ``slower``: it may fit, but cannot beat the incumbent. ``programs``: how the solver left each integer program
+    that had to be solved for it: optimal, feasible or unsolved (stopped by a limit), infeasible.
     """
 
     evaluated: Evaluated | None
     bound_s: float
     slower: bool = False
     step_s: float = inf
+    programs: tuple[str, ...] = ()
 
 
 def repeated(columns: OneRow, n: int) -> OneRow:

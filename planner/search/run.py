@@ -40,14 +40,15 @@ class Outcome:
     """What the search found, and the account of everything it did not look at; layouts go by their number in ``space``.
 
     ``evaluated``: the answers as they got better, and whatever was simulated alone. ``steps_s``: of all that were
-    simulated. ``looked_at``: closed-form prices of the most promising. ``near``: those whose tight bound came near the
-    answer, nearest first.
+    simulated. ``programs``: integer programs, by how the solver left them. ``looked_at``: closed-form prices of the
+    most promising. ``near``: those whose tight bound came near the answer, nearest first.
     """
 
     space: Space
     steps_s: dict[int, float] = field(default_factory=dict)
     evaluated: list[Evaluated] = field(default_factory=list)
     pruned: dict[str, int] = field(default_factory=dict)
+    programs: dict[str, int] = field(default_factory=dict)
     bound_s: float = 0.0
     stopped: bool = False
     wall_s: float = 0.0
@@ -104,6 +105,8 @@ class Run:
             else:
                 rule = "stage program" if one.slower else "memory, layer by layer"
                 self.outcome.pruned[rule] = self.outcome.pruned.get(rule, 0) + 1
+            for status in one.programs:
+                self.outcome.programs[status] = self.outcome.programs.get(status, 0) + 1
             if one.evaluated is not None:
                 self.outcome.evaluated.append(one.evaluated)
                 self.best_s = min(self.best_s, one.evaluated.step_time_s)

@@ -78,4 +78,9 @@ def _best(plan: Plan, name: str, factor: float, time_limit_s: float) -> Evaluate
     request = request_from_plan(
         plan, device=device, other_devices=tuple(others), cluster=cluster, time_limit_s=time_limit_s, top=0
     )
-    return search_space(request, Problem.from_request(request)).best
+    problem = Problem.from_request(request)
+    if problem.others:
+        from planner.search.groups.best_first import search_mixed
+
+        return search_mixed(request, problem)[0].best
+    return search_space(request, problem).best

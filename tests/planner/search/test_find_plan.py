@@ -21,6 +21,7 @@ from planner.search.find import find_plan
 from planner.search.policies import policy_sets
 from planner.search.run import Progress
 from planner.search.space import enumerate_layouts
+from planner.search.stages import StageProblem, StageSolution, solve_stages
 
 MOST_ROWS = 40
 CUTS = (
@@ -134,8 +135,30 @@ def test_time_limit_still_gives_a_plan() -> None:
     check_certificate(plan, request)
     assert plan.certificate.status == "stopped"
     assert plan.certificate.pruned["not reached"] > 0
+    assert plan.prediction.memory.fits_probability >= request.fit_probability
     assert plan.certificate.gap is not None
     assert plan.certificate.gap > 0
+
+
+def test_programs_that_the_solver_left_early_count_with_their_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A solver that stops at half of the optimum proves half of it, and the answer at hand is still given."""
+    fixed = {"pp": 4, "schedule": "1f1b", "recompute": "none"}
+    model = build_model("dense", num_layers=9, hidden=4096)
+    request = build_request(model, 4, global_batch_size=8, fixed=fixed, gap=0.0, top=0)
+    whole = find_plan(request)
+    assert whole.certificate.solver.keys() == {"optimal"}
+
+    def halfway(problem: StageProblem) -> StageSolution:
+        solved = solve_stages(problem)
+        return StageSolution("feasible", solved.chosen, 0.5 * solved.bound_s)
+
+    monkeypatch.setattr("planner.search.stages.solve_stages", halfway)
+    left = find_plan(request)
+    assert left.certificate.solver.keys() == {"feasible"}
+    assert left.prediction.step_time_s.mean == pytest.approx(whole.prediction.step_time_s.mean, rel=1e-6)
+    assert left.certificate.lower_bound_s is not None
+    assert whole.certificate.lower_bound_s is not None
+    assert left.certificate.lower_bound_s <= whole.certificate.lower_bound_s
 
 
 def test_time_limit_without_an_answer_says_so() -> None:
