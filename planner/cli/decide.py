@@ -25,6 +25,7 @@ def decide(
     gpus: str | None,
     question: Question,
     *,
+    pareto: bool,
     explain: bool,
     out: Path | None,
     plot: Path | None,
@@ -36,7 +37,9 @@ def decide(
 
     counts = None if gpus is None else parse_counts(gpus)
     how_many = counts is None and question.deadline_s is not None
-    if not how_many and (counts is None or len(counts) == 1):
+    if pareto and counts is None:
+        raise InvalidSpec("--pareto: needs --gpus, on which numbers of them", "like --gpus 64 or --gpus 8..1024")
+    if not how_many and not pareto and (counts is None or len(counts) == 1):
         if plot is not None:
             raise InvalidSpec(f"--plot {plot}: draws a curve over several numbers of GPUs", "like --gpus 8..1024")
         _deliver_one(ask, None if counts is None else counts[0], question, explain=explain, out=out, json=json)
@@ -46,7 +49,7 @@ def decide(
         from planner.report.scatter import check_plot
 
         check_plot(plot)
-    curve = _curve(ask, machine, counts, question)
+    curve = _curve(ask, machine, counts, question, pareto)
     _deliver_curve(curve, question, out=out, plot=plot, json=json)
     if curve.interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -66,17 +69,22 @@ def _deliver_one(
 
 
 def _curve(
-    ask: Ask, machine: Callable[[], tuple[int, int | None]], counts: tuple[int, ...] | None, question: Question
+    ask: Ask,
+    machine: Callable[[], tuple[int, int | None]],
+    counts: tuple[int, ...] | None,
+    question: Question,
+    pareto: bool,
 ) -> Curve:
     from planner.decisions.curve import check_answered, scan
     from planner.decisions.fewest import find_fewest
+    from planner.decisions.less_memory import SHARES
     from planner.search import find_plan
 
     with progress() as say:
         if counts is None:
             curve = find_fewest(find_plan, ask, *machine(), question, say)
         else:
-            curve = scan(find_plan, ask, counts, question, say)
+            curve = scan(find_plan, ask, counts, question, say, SHARES if pareto else (1.0,))
     if not curve.interrupted:
         check_answered(curve, question)
     return curve

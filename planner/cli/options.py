@@ -88,6 +88,12 @@ FitProbability = Annotated[
     float, typer.Option(metavar="P", help="The least probability of fitting in memory.", rich_help_panel=LIMIT)
 ]
 
+Pareto = Annotated[
+    bool,
+    typer.Option(
+        "--pareto", help="Plans in less memory too: the front of time, cost and memory.", rich_help_panel=DECIDE
+    ),
+]
 Tokens = Annotated[
     str | None, typer.Option(metavar="15T", help="Tokens of the whole run: time and cost.", rich_help_panel=DECIDE)
 ]

@@ -92,6 +92,7 @@ def search(
         int,
         typer.Option(metavar="K", help="How many runners-up to show.", rich_help_panel=options.SHOW),
     ] = 5,
+    pareto: options.Pareto = False,
     tokens: options.Tokens = None,
     deadline: options.Deadline = None,
     price: options.Price = None,
@@ -182,7 +183,7 @@ def search(
     def machine() -> tuple[int, int | None]:
         return node_size(gpu, cluster, gpus_per_node)
 
-    decide(ask, machine, gpus, question, explain=explain, out=out, plot=plot, json=json)
+    decide(ask, machine, gpus, question, pareto=pareto, explain=explain, out=out, plot=plot, json=json)
 
 
 def _refuse_stray_options(context: typer.Context) -> None:

@@ -10,6 +10,7 @@ from costmodel.schema.errors import Infeasible, SolverTimeout
 from costmodel.schema.plan import Plan
 from costmodel.schema.training import Training
 from planner.decisions.best_batch import find_best_batch
+from planner.decisions.less_memory import with_memory_share
 from planner.decisions.question import Ask, Find, Question
 from planner.decisions.training import estimate_training
 from planner.decisions.units import duration
@@ -18,11 +19,15 @@ from planner.search.run import Progress
 
 @dataclass(frozen=True)
 class Point:
-    """One number of devices: the plan with its training, or a sentence that says why there is none."""
+    """One number of devices: the plan with its training, or a sentence that says why there is none.
+
+    ``memory_share``: of each device's memory, in which the plan was searched.
+    """
 
     devices: int
     plan: Plan | None = None
     why_not: str | None = None
+    memory_share: float = 1.0
 
     @property
     def answer(self) -> tuple[Plan, Training]:
@@ -98,8 +103,12 @@ def scan(
     counts: Sequence[int],
     question: Question,
     on_progress: Callable[[Progress], None] | None = None,
+    memory_shares: Sequence[float] = (1.0,),
 ) -> Curve:
     """One search per number of devices, all else equal, the global batch included: strong scaling.
+
+    With several ``memory_shares``, falling, one for each of them, until none fits; those that change nothing are left
+    out.
 
     An interruption (Ctrl-C) ends the scan and keeps what was found. Raises InvalidSpec, before any search, for a number
     that fills no nodes; KeyboardInterrupt where nothing was found before it.
@@ -111,7 +120,12 @@ def scan(
     interrupted = False
     try:
         for count in counts:
-            points.append(find_point(find, ask, count, question, on_progress))
+            for share in memory_shares:
+                point = find_point(find, with_memory_share(ask, share), count, question, on_progress)
+                if share == memory_shares[0] or (point.plan is not None and point.figures != points[-1].figures):
+                    points.append(replace(point, memory_share=share))
+                if point.plan is None:
+                    break
     except KeyboardInterrupt:
         interrupted = True
         if not any(point.plan for point in points):
@@ -125,7 +139,7 @@ def choose(points: Iterable[Point], question: Question) -> Point | None:
     if question.deadline_s is not None:
         deadline_s = question.deadline_s
         return next((point for point in found if point.figures[0] <= deadline_s), None)
-    axis = 0 if question.price_per_device_hour is None else 1
+    axis = 1 if any(point.answer[1].cost is not None for point in found) else 0
     return min(found, key=lambda point: point.figures[axis], default=None)
 
 

@@ -12,10 +12,14 @@ from planner.decisions.curve import Curve, Point, pareto_front
 
 
 class CurvePoint(Spec):
-    """One number of devices; every figure is None where ``why_not`` says that there is no plan."""
+    """One number of devices; every figure is None where ``why_not`` says that there is no plan.
+
+    ``memory_share``: of each device's memory, in which the plan was searched.
+    """
 
     num_devices: int
     why_not: str | None = None
+    memory_share: float = 1.0
     global_batch_size: int | None = None
     layout: Layout | None = None
     schedule: str | None = None
@@ -42,11 +46,11 @@ class CurveDocument(Spec):
 def to_document(curve: Curve) -> CurveDocument:
     """The figures of a curve that has some."""
     some = next(point.plan for point in curve.points if point.plan is not None)
-    front = {point.devices for point in pareto_front(curve.points)}
+    front = pareto_front(curve.points)
     return CurveDocument(
         model=some.model.name,
         device=some.cluster.device,
-        points=tuple(_point(point, point.devices in front) for point in curve.points),
+        points=tuple(_point(point, any(point is one for one in front)) for point in curve.points),
         chosen=None if curve.chosen is None else curve.chosen.devices,
         interrupted=curve.interrupted,
     )
@@ -59,6 +63,7 @@ def _point(point: Point, on_front: bool) -> CurvePoint:
     prediction = plan.prediction
     return CurvePoint(
         num_devices=point.devices,
+        memory_share=point.memory_share,
         global_batch_size=plan.workload.global_batch_size,
         layout=plan.layout,
         schedule=plan.pipeline.schedule,

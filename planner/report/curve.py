@@ -20,7 +20,7 @@ def print_curve(curve: Curve, question: Question, console: ReportConsole) -> Non
     console.print()
     console.print(indented(_figures(curve, question)))
     if len(curve.found) > 1:
-        console.print(indented("[dim]* no other number is as good in time, GPU-hours and memory at once[/dim]"))
+        console.print(indented("[dim]* no other row is as good in time, GPU-hours and memory at once[/dim]"))
     console.print()
     console.print(indented(_layouts(curve)))
     if curve.interrupted:
@@ -46,9 +46,11 @@ def _print_question(point: Point, question: Question, console: ReportConsole) ->
 def _figures(curve: Curve, question: Question) -> Table:
     batches = question.critical_batch_tokens is not None
     priced = any(point.answer[1].cost is not None for point in curve.found)
+    shares = any(point.memory_share < 1 for point in curve.found)
     table = grid(
-        ">GPUs", *([">batch"] if batches else []), ">step", ">tokens/s", ">MFU", ">GiB", ">goodput",
-        f">{count(question.tokens or UNIT_TOKENS)} tokens", ">GPU-hours", *([">cost"] if priced else []), "",
+        ">GPUs", *([">memory"] if shares else []), *([">batch"] if batches else []), ">step", ">tokens/s", ">MFU",
+        ">GiB", ">goodput", f">{count(question.tokens or UNIT_TOKENS)} tokens", ">GPU-hours",
+        *([">cost"] if priced else []), "",
     )  # fmt: skip
     front = pareto_front(curve.points)
     for point in curve.found:
@@ -56,6 +58,7 @@ def _figures(curve: Curve, question: Question) -> Table:
         prediction = plan.prediction
         row = [
             f"{point.devices:,}",
+            *([f"{point.memory_share:.0%}"] if shares else []),
             *([f"{plan.workload.global_batch_size:,}"] if batches else []),
             seconds(prediction.step_time_s.mean),
             count(prediction.tokens_per_s_per_device * point.devices),
@@ -65,7 +68,7 @@ def _figures(curve: Curve, question: Question) -> Table:
             seconds(training.time_s.mean),
             count(training.device_hours),
             *([count(training.cost)] if training.cost is not None else []),
-            "*" if point in front else "",
+            "*" if any(point is one for one in front) else "",
         ]
         table.add_row(*row, style="bold" if point is curve.chosen else "")
     return table
@@ -79,7 +82,8 @@ def _layouts(curve: Curve) -> Table:
         else:
             layout = point.plan.layout
             micro = f"micro-batch {layout.micro_batch_size}, {point.plan.pipeline.schedule}"
-            table.add_row(f"{point.devices:,}", f"[cyan]{layout_words(layout)}[/cyan] [dim]{micro}[/dim]")
+            part = "" if point.memory_share == 1 else f" in {point.memory_share:.0%}"
+            table.add_row(f"{point.devices:,}{part}", f"[cyan]{layout_words(layout)}[/cyan] [dim]{micro}[/dim]")
     return table
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from pathlib import Path
 
-from planner.decisions.curve import Curve, pareto_front
+from planner.decisions.curve import Curve, Point, pareto_front
 from planner.decisions.question import Question
 from planner.decisions.training import UNIT_TOKENS
 from planner.report.scatter import COLOURS
@@ -26,24 +26,24 @@ def draw_curve(curve: Curve, question: Question, path: Path) -> bytes:
     found = curve.found
     figure = Figure(figsize=(10.0, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    devices = [point.devices for point in found]
-    rates = [point.answer[0].prediction.tokens_per_s_per_device * point.devices for point in found]
+    whole = [point for point in found if point.memory_share == 1]
+    devices = [point.devices for point in whole]
+    rates = [point.answer[0].prediction.tokens_per_s_per_device * point.devices for point in whole]
     linear = [rates[0] * number / devices[0] for number in devices]
     left.plot(devices, linear, color="0.6", linewidth=0.8, label="linear scaling")
     left.plot(devices, rates, color=COLOURS[0], marker="o", label="predicted")
     left.set(xscale="log", yscale="log", xlabel="GPUs", ylabel="tokens/s")
     left.set_xticks(devices, [f"{number:,}" for number in devices])
-    left.minorticks_off()
+    left.xaxis.minorticks_off()
     left.legend(frameon=False)
-    front = {point.devices for point in pareto_front(curve.points)}
-    chosen = None if curve.chosen is None else curve.chosen.devices
+    front = pareto_front(curve.points)
     costs = [point.answer[1].cost or point.answer[1].device_hours for point in found]
     days = [point.figures[0] / DAY_S for point in found]
-    for number, cost, day in zip(devices, costs, days, strict=True):
-        fill = COLOURS[0] if number in front else "white"
-        edge = COLOURS[3] if number == chosen else COLOURS[0]
+    for point, cost, day in zip(found, costs, days, strict=True):
+        fill = COLOURS[0] if any(point is one for one in front) else "white"
+        edge = COLOURS[3] if point is curve.chosen else COLOURS[0]
         right.scatter(cost, day, color=fill, edgecolors=edge, linewidths=2.0, zorder=2)
-        right.annotate(f"{number:,}", (cost, day), xytext=(5, 5), textcoords="offset points", fontsize=8)
+        right.annotate(_name(point), (cost, day), xytext=(5, 5), textcoords="offset points", fontsize=8)
     if question.deadline_s is not None:
         right.axhline(question.deadline_s / DAY_S, color=COLOURS[3], linewidth=0.8, label="deadline")
         right.legend(frameon=False)
@@ -57,3 +57,8 @@ def draw_curve(curve: Curve, question: Question, path: Path) -> bytes:
     picture = io.BytesIO()
     figure.savefig(picture, format=path.suffix.lower().removeprefix("."), dpi=150)
     return picture.getvalue()
+
+
+def _name(point: Point) -> str:
+    """``64``, or ``64 (50%)`` in half of the memory."""
+    return f"{point.devices:,}" + ("" if point.memory_share == 1 else f" ({point.memory_share:.0%})")

@@ -66,13 +66,22 @@ def test_a_deadline_asks_how_many(plan: Any) -> None:
 def test_a_critical_batch_size_chooses_the_batch(plan: Any, tmp_path: Path) -> None:
     out = tmp_path / "plan.json"
     few = ("--fix", "tp=1,cp_ring=1,cp_ulysses=1,zero_stage=0", "--global-batch-size", 8)
-    ending = plan(*TINY, *few, "--tokens", "1B", "--critical-batch", "2000", "--gpus", "1,2", "--out", out)
+    ending = plan(*TINY, *few, "--tokens", "1B", "--critical-batch", "2000", "--gpus", "1,2", "--top", 0, "--out", out)
     assert ending.status == 0
     assert "as the critical batch size asks" in ending.out
     assert "ends the run soonest" in ending.out
     document = json.loads(out.read_text())
     assert document["notes"][0].startswith("A batch of ")
     assert document["training"]["critical_batch_tokens"] == 2000
+
+
+def test_the_front_of_time_cost_and_memory(plan: Any) -> None:
+    few = ("--fix", "tp=4,pp=1,zero_stage=1,micro_batch_size=1", "--calibration", "none", "--gpus", 8, "--pareto")
+    ending = plan("--model", "llama-8b", *few)
+    assert ending.status == 0
+    assert "8 in 50%" in ending.out
+    document = json.loads(plan(*TINY, "--gpus", 1, "--pareto", "--json").out)
+    assert [point["memory_share"] for point in document["points"]] == [1.0]
 
 
 def test_a_plot(plan: Any, tmp_path: Path) -> None:
@@ -113,6 +122,7 @@ def test_an_interrupted_curve_is_printed_and_ends_as_interrupted(plan: Any, monk
         (("--gpus", "8", "--plot", "curve.png"), ("--plot curve.png", "8..1024")),
         (("--gpus", "8,16", "--plot", "curve.txt"), ("--plot curve.txt", ".svg")),
         (("--tokens", "1T"), ("--gpus is missing",)),
+        (("--pareto",), ("--pareto", "needs --gpus")),
         (("--tokens", "1T", "--deadline", "1d", "--gpu", "h101"), ("'h101'",)),
         (("--gpus", "8", "--price", "cheap"), ("--price cheap",)),
         (("--gpus", "8", "--mtbf", "0h"), ("--mtbf 0h",)),

@@ -11,6 +11,7 @@ from costmodel.schema.errors import Infeasible, InvalidSpec, SolverTimeout
 from costmodel.schema.plan import Plan
 from planner.decisions.curve import Curve, Point, check_answered, choose, pareto_front, scan
 from planner.decisions.document import to_document
+from planner.decisions.less_memory import with_memory_share
 from planner.decisions.question import Question
 from planner.request import Request, build_request
 from planner.search import find_plan
@@ -74,6 +75,42 @@ def test_an_interruption_keeps_what_was_found() -> None:
         scan(find, ask, (4, 8), Question())
 
 
+def test_less_memory_is_tried_until_nothing_fits(searching: Any, ask: Any) -> None:
+    """A slower step in less memory, nothing in a quarter of it; half, which changes nothing, is left out."""
+    free = searching(lambda devices, batch: 1.0)
+    whole = ask(1, None).device.memory_bytes
+
+    def find(request: Request, on_progress: Any = None) -> Plan:
+        share = request.device.memory_bytes / whole
+        assert request.free_bytes == pytest.approx((1 - share) * whole)
+        if share < 0.3:
+            raise Infeasible("no room")
+        plan: Plan = free(request)
+        step_s = plan.prediction.step_time_s.model_copy(update={"mean": 1.0 if share > 0.8 else 1.1})
+        memory = plan.prediction.memory.model_copy(update={"peak_bytes_per_device": 2e10 if share > 0.8 else 1e10})
+        prediction = plan.prediction.model_copy(update={"step_time_s": step_s, "memory": memory})
+        return plan.model_copy(update={"prediction": prediction})
+
+    curve = scan(find, ask, (1, 2), Question(), memory_shares=(1.0, 0.75, 0.5, 0.25))
+    assert [(point.devices, point.memory_share) for point in curve.points] == [(1, 1.0), (1, 0.75), (2, 1.0), (2, 0.75)]
+    # Two devices are no faster here and cost twice as much.
+    assert pareto_front(curve.points) == list(curve.points[:2])
+    assert [point.on_pareto_front for point in to_document(curve).points] == [True, True, False, False]
+
+
+def test_in_part_of_the_memory_the_plan_is_that_of_free_memory() -> None:
+    def ask_tiny(devices: int | None, batch: int | None, free_memory: str | None = None) -> Request:
+        fix = ["pp=1,tp=1,zero_stage=0"]
+        return build_request("tiny", devices, gpu="h100", calibration="none", fix=fix, free_memory=free_memory)
+
+    share = 1 - 40 * 2**30 / ask_tiny(1, None).device.memory_bytes
+    ours = find_plan(with_memory_share(ask_tiny, share)(1, None))
+    theirs = find_plan(ask_tiny(1, None, "40GiB"))
+    assert ours.layout == theirs.layout
+    assert ours.prediction.memory.capacity_bytes == pytest.approx(theirs.prediction.memory.capacity_bytes)
+    assert ours.constraints.free_bytes == pytest.approx(theirs.constraints.free_bytes)
+
+
 def test_a_number_without_a_plan_has_its_sentence() -> None:
     def find(request: Request, on_progress: Any) -> Plan:
         raise SolverTimeout("no time") if request.cluster.num_devices == 2 else Infeasible("no room")
@@ -96,7 +133,7 @@ def test_fixed_degrees_that_do_not_divide_are_a_reason_and_half_nodes_a_mistake(
         scan(find_plan, ask, (8, 12), Question())
 
 
-def point(make_plan: Any, devices: int, time_s: float, memory_bytes: float = 1e9) -> Point:
+def point(make_plan: Any, devices: int, time_s: float, memory_bytes: float = 1e9, cost: float | None = None) -> Point:
     """A point of given figures."""
     interval = {"mean": time_s, "low": time_s, "high": time_s}
     goodput = dict.fromkeys(
@@ -105,6 +142,7 @@ def point(make_plan: Any, devices: int, time_s: float, memory_bytes: float = 1e9
     ) | {"share": 1.0, "device_mtbf_s": 1.0, "mtbf_s": 1.0, "interval_s": 1.0}  # fmt: skip
     training = {
         "tokens": 1e9, "steps": 1, "time_s": interval, "device_hours": devices * time_s / 3600, "goodput": goodput,
+        "cost": cost,
     }  # fmt: skip
     memory = {"peak_bytes_per_device": memory_bytes}
     return Point(devices, make_plan(training=training, prediction={"memory": memory}))
@@ -118,7 +156,8 @@ def test_what_is_chosen(make_plan: Any) -> None:
         point(make_plan, 32, 40.0),
     ]
     assert choose(points, Question()) is points[3]
-    assert choose(points, Question(price_per_device_hour=2.0)) is points[1]
+    priced = [point(make_plan, 8, 100.0, cost=8.0), point(make_plan, 16, 49.0, cost=7.84)]
+    assert choose([*priced, point(make_plan, 32, 40.0, cost=12.8)], Question(price_per_device_hour=2.0)) is priced[1]
     assert choose(points, Question(tokens=1e9, deadline_s=60)) is points[1]
     late = Question(tokens=1e9, deadline_s=10)
     assert choose(points, late) is None
