@@ -7,7 +7,7 @@ from typing import Literal
 
 from costmodel.memory import claim_budget_bytes, device_budget_bytes
 from costmodel.schema.plan import Plan
-from planner.constraints import KEYS
+from planner.constraints import FORBIDDABLE, KEYS
 from planner.constraints.words import options_of
 from planner.evaluate import Evaluated, evaluate
 from planner.placement import Placement
@@ -99,7 +99,7 @@ def _runtime(plan: Plan) -> Binding | None:
     could |= dict.fromkeys(("ep", "etp"), head_limits(request).experts > 0)
     some = {"optimizer_offload": 1.0, "activation_offload": 1.0}
     lacks = [
-        KEYS[name].says
+        FORBIDDABLE[name].says
         for name, wanted in could.items()
         if wanted and not KEYS[name].runs(plan.runtime_spec, some.get(name, 2))
     ]

@@ -83,7 +83,8 @@ _ROWS = (
         lambda runtime, value: runtime.uneven_stages or len(set(value)) == 1),
     Key("recompute", Choice(("none", "selective", "full")), "what is computed again in the backward", "none",
         lambda runtime, value: value in runtime.recompute, per_layer=True),
-    Key("activation_offload", Choice((0, "hidden", 1)), "saved activations off the device: all, or what hides", 0,
+    Key("activation_offload", Choice((0, "hidden", 1)),
+        "saved activations off the device: none, what hides behind the layer's passes, or all", 0,
         lambda runtime, value: value == 0 or (runtime.activation_offload and (value == 1 or runtime.partial_offload)),
         per_layer=True),
 )  # fmt: skip

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from costmodel.memory import claim_budget_bytes
 from costmodel.schema.errors import Infeasible
+from planner.constraints import shown
 from planner.constraints.words import options_of, words_of
 from planner.problem import Problem
 from planner.request import Request
@@ -34,7 +35,8 @@ def explain_infeasible(request: Request, problem: Problem, outcome: Outcome) -> 
             f"no layout of {name} exists on {devices} {request.device.name} with global batch"
             f" {request.workload.global_batch_size} and sequence {request.workload.seq_len}"
             + said_constraints(request),
-            hint="degrees must multiply to the number of devices and divide heads, batch and sequence;"
+            _loosened(request),
+            "degrees must multiply to the number of devices and divide heads, batch and sequence;"
             + _said_counts(request),
         )
     budget = claim_budget_bytes(problem.setting, request.fit_probability)
@@ -54,6 +56,22 @@ def explain_infeasible(request: Request, problem: Problem, outcome: Outcome) -> 
             f" average, but no placement keeps every stage inside {room:.1f} GiB reserved"
         )
     return Infeasible(message + said_constraints(request), _reasons(outcome), _way_out(request))
+
+
+def _loosened(request: Request) -> list[str]:
+    """What each constraint alone keeps out: layouts that there would be without it."""
+    looser: list[tuple[str, Request]] = []
+    for name, value in request.fixed.items():
+        fixed = {key: kept for key, kept in request.fixed.items() if key != name}
+        looser.append((f"--fix {name}={shown(value)}", replace(request, fixed=fixed)))
+    for name, limit in request.limits.items():
+        limits = {key: kept for key, kept in request.limits.items() if key != name}
+        said = f"--limit {name}={limit.words}" if limit.words else f"what --forbid says of {name}"
+        looser.append((said, replace(request, limits=limits)))
+    for name in sorted(request.forbidden):
+        looser.append((f"--forbid {name}", replace(request, forbidden=request.forbidden - {name})))
+    found = [(said, len(enumerate_space(one))) for said, one in looser]
+    return [f"without {said} there are {number:,} layouts" for said, number in found if number]
 
 
 def _said_counts(request: Request) -> str:

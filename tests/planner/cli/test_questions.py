@@ -115,9 +115,12 @@ def test_constraints_that_are_refused(plan: Any, arguments: tuple[str, ...], wor
 
 
 def test_no_layout_under_the_constraints(plan: Any) -> None:
-    ending = plan(*ASK, "--limit", "pp=2..,tp=2..,dp=2..")
+    """What each of them alone keeps out is said."""
+    ending = plan(*ASK, "--limit", "pp=2..,tp=2..,dp=2..", "--forbid", "vpp")
     assert ending.status == 1
     assert "--limit pp=2.." in ending.err
+    assert "  - without --limit dp=2.. there are " in ending.err
+    assert "without --forbid vpp" not in ending.err
 
 
 def test_constraints_are_listed(plan: Any) -> None:
