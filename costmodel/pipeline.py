@@ -77,7 +77,7 @@ def estimate_gathers(layouts: Layouts, rank: IntColumn) -> tuple[Column, Column]
     """[n, S] how often rank r gathers its sharded parameters for forwards and for backwards, where a pipeline puts off
     what it can: for every forward before the first backward, and then once and for all; or for every run of passes.
     """
-    forward = _by_schedule(layouts, rank, [form.gathers or form.in_flight for form in FORMS])
+    forward = _by_schedule(layouts, rank, [form.gathers or form.ahead or form.in_flight for form in FORMS])
     again = _by_schedule(layouts, rank, [form.gathers or _once for form in FORMS])
     return forward, again
 

@@ -7,7 +7,7 @@ holds against the generated orders; the planner takes finalists' figures from th
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from types import MappingProxyType
@@ -36,6 +36,7 @@ class ScheduleForm:
     least_in_flight  what the order never keeps less than, where in_flight is not exact
     pending          those between input gradient and weight gradient, likewise
     least_pending    what the order never leaves less than, where pending is not exact
+    ahead            forwards before the first backward, where it is not in_flight
     gathers          how often the rank's sharded parameters are gathered for its forwards, and again for its backwards,
                      where they stay gathered for a run of passes; None: for every forward before the first backward
     fill             what every rank but the heaviest adds to the makespan: weights of its F, I and W, over v
@@ -55,6 +56,7 @@ class ScheduleForm:
     least_in_flight: Form | None = None
     pending: Form = _none
     least_pending: Form | None = None
+    ahead: Form | None = None
     gathers: Form | None = None
     fill: tuple[float, float, float] = (1.0, 1.0, 1.0)
     slack: float = 0.0
@@ -146,128 +148,164 @@ def _vocabulary_parallel(barriers: int) -> ScheduleForm:
     )
 
 
+_FORMS: dict[str, ScheduleForm] = {
+    # Huang et al. 2019, section 2.3.
+    "gpipe": ScheduleForm(_one_stage, lambda p, m, v, r: m + 0.0 * r, forwards_first=True),
+    # Narayanan et al. 2021, section 2.2.
+    "1f1b": ScheduleForm(_one_stage, lambda p, m, v, r: np.minimum(m, p - r)),
+    "interleaved-1f1b": ScheduleForm(lambda p, m, v: (p >= 2) & (v >= 2) & (m >= 1), _interleaved),
+    # Qi et al. 2023, section 2: every rank keeps p micro-batches, of which p - r wait for their input gradient.
+    "zb-h1": ScheduleForm(
+        _one_split_stage,
+        lambda p, m, v, r: np.minimum(m, p) + 0.0 * r,
+        pending=lambda p, m, v, r: np.minimum(m, r + 1.0),
+        fill=(1.0, 1.0, -1.0),
+        crossings=4.0,
+        splits_backward=True,
+    ),
+    # Qi et al. 2023, sections 2.2 and 3.1: 2p - 1 micro-batches; where the order follows unequal times,
+    # from 2p - 1 - r to 2p, and as few as 2(p - r) + 1 where sends take longer than passes.
+    "zb-h2": ScheduleForm(
+        _one_split_stage,
+        lambda p, m, v, r: np.minimum(m, 2.0 * p) + 0.0 * r,
+        least_in_flight=lambda p, m, v, r: np.where(
+            m >= 2.0 * p, np.minimum(2.0 * p - 1.0 - r, 2.0 * (p - r) + 1.0), np.minimum(m, p - r)
+        ),
+        pending=lambda p, m, v, r: np.minimum(m, 2.0 * p) + 0.0 * r,
+        least_pending=_filled(lambda p, m, v, r: np.minimum(r + 1.0, 3.0)),
+        fill=(1.0, 0.0, 0.0),
+        splits_backward=True,
+    ),
+    # Qi et al. 2023, section 6; Qi et al. 2024, section 3.3: limits of the building blocks.
+    "zb-v": ScheduleForm(
+        _v_shaped,
+        lambda p, m, v, r: np.minimum(m, p) + 0.0 * r,
+        least_in_flight=lambda p, m, v, r: np.where(m >= 2.0 * p, p, 0.5 * (np.minimum(m, p) + 1.0)) + 0.0 * r,
+        pending=lambda p, m, v, r: np.minimum(m, p) + 0.0 * r,
+        least_pending=_none,
+        fill=(1.0, 0.0, 0.0),
+        placement="zigzag",
+        splits_backward=True,
+    ),
+    "v-half": ScheduleForm(
+        _v_shaped,
+        lambda p, m, v, r: np.minimum(m, 0.5 * p + 1.0) + 0.0 * r,
+        pending=lambda p, m, v, r: np.minimum(m, 0.5 * p + 1.0) + 0.0 * r,
+        least_pending=_none,
+        fill=(1.0, 1.0, 1.0),
+        placement="zigzag",
+        splits_backward=True,
+    ),
+    "v-min": ScheduleForm(
+        _v_shaped,
+        lambda p, m, v, r: np.minimum(m, (p + 4.0) // 3.0) + 0.0 * r,
+        least_in_flight=lambda p, m, v, r: np.maximum(np.minimum(0.5 * (m + 1.0), (p + 1.0) // 3.0), 1.0) + 0.0 * r,
+        pending=lambda p, m, v, r: np.minimum(m, (p + 4.0) // 3.0) + 0.0 * r,
+        least_pending=_none,
+        fill=(1.0, 1.0, 2.0),
+        tripled=True,
+        placement="zigzag",
+        splits_backward=True,
+    ),
+    # Lamy-Poirier 2022, section 4: a stage is used in one run of forwards and one of backwards.
+    "breadth-first": ScheduleForm(
+        lambda p, m, v: (p >= 1) & (v >= 2) & (m >= 1),
+        lambda p, m, v, r: m + 0.0 * r,
+        gathers=lambda p, m, v, r: 1.0 + 0.0 * r,
+        forwards_first=True,
+    ),
+    # Liu et al. 2023, section 3.
+    "hanayo": ScheduleForm(
+        lambda p, m, v: (p >= 2) & (v >= 2) & (v % 2 == 0) & (m >= 1),
+        _wave,
+        fill=(2.0, 0.0, 0.0),
+        slack=2.0,
+        placement="zigzag",
+    ),
+    # Li and Hoefler 2021, table 2.
+    "chimera": ScheduleForm(
+        _both_ways, _unit_both_ways, least_in_flight=_half_both_ways, fill=(1.0, 0.0, 0.0), slack=1.0, copies=2
+    ),
+    # Wu et al. 2024, section 3.
+    "bitpipe": ScheduleForm(
+        lambda p, m, v: (p >= 2) & (p % 2 == 0) & (v >= 2) & (m >= 2),
+        _unit_both_ways,
+        least_in_flight=_half_both_ways,
+        fill=(1.0, 0.0, 0.0),
+        slack=1.0,
+        placement="zigzag",
+        copies=2,
+    ),
+    # DeepSeek-AI 2024, section 3.2.1: bubble (p/2 - 1)(F&B + B - 3W).
+    "dualpipe": ScheduleForm(
+        _both_ways,
+        lambda p, m, v, r: np.minimum(m, p + 1.0) + 0.0 * r,
+        least_in_flight=lambda p, m, v, r: np.minimum(m // 2.0 + 1.0, 0.5 * p + 1.0) + 0.0 * r,
+        pending=_dualpipe_pending,
+        least_pending=_filled(lambda p, m, v, r: np.where(m % 2 == 0, _dualpipe_pending(p, m, v, r), 0.0)),
+        fill=(0.5, 1.0, -0.5),
+        copies=2,
+        splits_backward=True,
+    ),
+    # Qi et al. 2025: the same cut in half.
+    "dualpipe-v": ScheduleForm(
+        _v_shaped,
+        lambda p, m, v, r: np.minimum(m, p + 0.5) + 0.0 * r,
+        least_in_flight=lambda p, m, v, r: np.minimum(0.5 * (m + 1.0), 0.5 * (p + 1.0)) + 0.0 * r,
+        pending=_dualpipe_v_pending,
+        least_pending=_filled(_dualpipe_v_pending),
+        fill=(1.0, 2.0, -1.0),
+        placement="zigzag",
+        splits_backward=True,
+    ),
+    # Tang et al. 2024: every stage is gathered twice for each unit.
+    "zeropp": ScheduleForm(
+        lambda p, m, v: (p >= 2) & (v >= 1) & (m >= 1),
+        _zeropp_unit,
+        pending=_zeropp_unit,
+        least_pending=_zeropp_least_pending,
+        gathers=lambda p, m, v, r: _rounds(m, 2.0 * p - 1.0) + 0.0 * r,
+        fill=(1.0, 0.0, 0.0),
+        splits_backward=True,
+    ),
+    "1f1b-vocab-1": _vocabulary_parallel(2),
+    "1f1b-vocab-2": _vocabulary_parallel(1),
+}
+
+_DEFERRED_FILL = {
+    "gpipe": (1.0, 1.0, 0.0),
+    "1f1b": (1.0, 1.0, -1.0),
+    "interleaved-1f1b": (1.0, 1.0, -1.0),
+    "breadth-first": (1.0, 1.0, 0.0),
+    "hanayo": (1.0, 0.0, 0.0),
+    "chimera": (0.5, 0.0, 0.0),
+    "bitpipe": (0.5, 0.0, 0.0),
+}
+"""Schedules of full backwards -> their ``fill`` once weight gradients run where a rank would wait."""
+
+
+def _deferred(name: str) -> ScheduleForm:
+    """2BP of a schedule: as many of its weight gradients as one for each of p micro-batches wait on a rank.
+
+    Source: Rae, Lee and Richings 2024.
+    """
+    form = _FORMS[name]
+    plain = form.in_flight
+    return replace(
+        form,
+        in_flight=lambda p, m, v, r: np.minimum(m, plain(p, m, v, r) + p + 1.0 / v),
+        least_in_flight=form.least_in_flight or plain,
+        pending=lambda p, m, v, r: np.minimum(m, p + 1.0 / v) + 0.0 * r,
+        least_pending=_none,
+        ahead=plain,
+        fill=_DEFERRED_FILL[name],
+        slack=0.0,
+        splits_backward=True,
+    )
+
+
 SCHEDULES: MappingProxyType[str, ScheduleForm] = MappingProxyType(
-    {
-        # Huang et al. 2019, section 2.3.
-        "gpipe": ScheduleForm(_one_stage, lambda p, m, v, r: m + 0.0 * r, forwards_first=True),
-        # Narayanan et al. 2021, section 2.2.
-        "1f1b": ScheduleForm(_one_stage, lambda p, m, v, r: np.minimum(m, p - r)),
-        "interleaved-1f1b": ScheduleForm(lambda p, m, v: (p >= 2) & (v >= 2) & (m >= 1), _interleaved),
-        # Qi et al. 2023, section 2: every rank keeps p micro-batches, of which p - r wait for their input gradient.
-        "zb-h1": ScheduleForm(
-            _one_split_stage,
-            lambda p, m, v, r: np.minimum(m, p) + 0.0 * r,
-            pending=lambda p, m, v, r: np.minimum(m, r + 1.0),
-            fill=(1.0, 1.0, -1.0),
-            crossings=4.0,
-            splits_backward=True,
-        ),
-        # Qi et al. 2023, sections 2.2 and 3.1: 2p - 1 micro-batches; where the order follows unequal times,
-        # from 2p - 1 - r to 2p.
-        "zb-h2": ScheduleForm(
-            _one_split_stage,
-            lambda p, m, v, r: np.minimum(m, 2.0 * p) + 0.0 * r,
-            least_in_flight=lambda p, m, v, r: np.where(m >= 2.0 * p, 2.0 * p - 1.0 - r, np.minimum(m, p - r)),
-            pending=lambda p, m, v, r: np.minimum(m, 2.0 * p) + 0.0 * r,
-            least_pending=_filled(lambda p, m, v, r: r + 1.0),
-            fill=(1.0, 0.0, 0.0),
-            splits_backward=True,
-        ),
-        # Qi et al. 2023, section 6; Qi et al. 2024, section 3.3: limits of the building blocks.
-        "zb-v": ScheduleForm(
-            _v_shaped,
-            lambda p, m, v, r: np.minimum(m, p) + 0.0 * r,
-            least_in_flight=lambda p, m, v, r: np.where(m >= 2.0 * p, p, 0.5 * (np.minimum(m, p) + 1.0)) + 0.0 * r,
-            pending=lambda p, m, v, r: np.minimum(m, p) + 0.0 * r,
-            least_pending=_none,
-            fill=(1.0, 0.0, 0.0),
-            placement="zigzag",
-            splits_backward=True,
-        ),
-        "v-half": ScheduleForm(
-            _v_shaped,
-            lambda p, m, v, r: np.minimum(m, 0.5 * p + 1.0) + 0.0 * r,
-            pending=lambda p, m, v, r: np.minimum(m, 0.5 * p + 1.0) + 0.0 * r,
-            least_pending=_none,
-            fill=(1.0, 1.0, 1.0),
-            placement="zigzag",
-            splits_backward=True,
-        ),
-        "v-min": ScheduleForm(
-            _v_shaped,
-            lambda p, m, v, r: np.minimum(m, (p + 4.0) // 3.0) + 0.0 * r,
-            least_in_flight=lambda p, m, v, r: np.maximum(np.minimum(0.5 * (m + 1.0), (p + 1.0) // 3.0), 1.0) + 0.0 * r,
-            pending=lambda p, m, v, r: np.minimum(m, (p + 4.0) // 3.0) + 0.0 * r,
-            least_pending=_none,
-            fill=(1.0, 1.0, 2.0),
-            tripled=True,
-            placement="zigzag",
-            splits_backward=True,
-        ),
-        # Lamy-Poirier 2022, section 4: a stage is used in one run of forwards and one of backwards.
-        "breadth-first": ScheduleForm(
-            lambda p, m, v: (p >= 1) & (v >= 2) & (m >= 1),
-            lambda p, m, v, r: m + 0.0 * r,
-            gathers=lambda p, m, v, r: 1.0 + 0.0 * r,
-            forwards_first=True,
-        ),
-        # Liu et al. 2023, section 3.
-        "hanayo": ScheduleForm(
-            lambda p, m, v: (p >= 2) & (v >= 2) & (v % 2 == 0) & (m >= 1),
-            _wave,
-            fill=(2.0, 0.0, 0.0),
-            slack=2.0,
-            placement="zigzag",
-        ),
-        # Li and Hoefler 2021, table 2.
-        "chimera": ScheduleForm(
-            _both_ways, _unit_both_ways, least_in_flight=_half_both_ways, fill=(1.0, 0.0, 0.0), slack=1.0, copies=2
-        ),
-        # Wu et al. 2024, section 3.
-        "bitpipe": ScheduleForm(
-            lambda p, m, v: (p >= 2) & (p % 2 == 0) & (v >= 2) & (m >= 2),
-            _unit_both_ways,
-            least_in_flight=_half_both_ways,
-            fill=(1.0, 0.0, 0.0),
-            slack=1.0,
-            placement="zigzag",
-            copies=2,
-        ),
-        # DeepSeek-AI 2024, section 3.2.1: bubble (p/2 - 1)(F&B + B - 3W).
-        "dualpipe": ScheduleForm(
-            _both_ways,
-            lambda p, m, v, r: np.minimum(m, p + 1.0) + 0.0 * r,
-            least_in_flight=lambda p, m, v, r: np.minimum(m // 2.0 + 1.0, 0.5 * p + 1.0) + 0.0 * r,
-            pending=_dualpipe_pending,
-            least_pending=_filled(lambda p, m, v, r: np.where(m % 2 == 0, _dualpipe_pending(p, m, v, r), 0.0)),
-            fill=(0.5, 1.0, -0.5),
-            copies=2,
-            splits_backward=True,
-        ),
-        # Qi et al. 2025: the same cut in half.
-        "dualpipe-v": ScheduleForm(
-            _v_shaped,
-            lambda p, m, v, r: np.minimum(m, p + 0.5) + 0.0 * r,
-            least_in_flight=lambda p, m, v, r: np.minimum(0.5 * (m + 1.0), 0.5 * (p + 1.0)) + 0.0 * r,
-            pending=_dualpipe_v_pending,
-            least_pending=_filled(_dualpipe_v_pending),
-            fill=(1.0, 2.0, -1.0),
-            placement="zigzag",
-            splits_backward=True,
-        ),
-        # Tang et al. 2024: every stage is gathered twice for each unit.
-        "zeropp": ScheduleForm(
-            lambda p, m, v: (p >= 2) & (v >= 1) & (m >= 1),
-            _zeropp_unit,
-            pending=_zeropp_unit,
-            least_pending=_zeropp_least_pending,
-            gathers=lambda p, m, v, r: _rounds(m, 2.0 * p - 1.0) + 0.0 * r,
-            fill=(1.0, 0.0, 0.0),
-            splits_backward=True,
-        ),
-        "1f1b-vocab-1": _vocabulary_parallel(2),
-        "1f1b-vocab-2": _vocabulary_parallel(1),
-    }
+    {**_FORMS, **{f"{name}+2bp": _deferred(name) for name in _DEFERRED_FILL}}
 )
 """Canonical name -> form."""
 

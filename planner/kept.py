@@ -113,7 +113,11 @@ def _count_microbatches(same: _Same, lengths: tuple[int, ...]) -> KeptMicrobatch
 
 
 def count_ahead(schedule: Schedule) -> tuple[int, ...]:
-    """Forwards of every rank before its first backward."""
+    """Forwards of every rank before its first backward; 1 where every rank runs all of its forwards first, as then all
+    lie on the way through a rank and back.
+    """
     # What is unreached grows with every forward and falls with every backward; weight gradients leave it.
-    changes = (change[change != 0] for change in count_kept(schedule).unreached)
-    return tuple(int((change < 0).argmax()) for change in changes)
+    changes = [change[change != 0] for change in count_kept(schedule).unreached]
+    ahead = tuple(int((change < 0).argmax()) for change in changes)
+    forwards_first = all(2 * first == len(change) for first, change in zip(ahead, changes, strict=True))
+    return (1,) * len(ahead) if forwards_first else ahead

@@ -82,9 +82,15 @@ class GivenLayout:
 
         num_microbatches = global_batch_size / (dp · micro_batch_size).
 
-        Raises InvalidSpec when the degrees do not multiply to ``num_devices`` or the batch does not divide.
+        Raises InvalidSpec when the degrees do not multiply to ``num_devices``, the batch does not divide, or the
+        schedule is an order that was found for one plan.
         """
         degrees = dict(self.degrees)
+        if self.schedule not in FORMS:
+            raise InvalidSpec(
+                f"schedule {self.schedule!r}: the plan's order of passes was found, and one must be named here",
+                "add --schedule; plan show, explain and run take the order from the plan's file",
+            )
         if self.given_schedule is not None:
             degrees.setdefault("vpp", SCHEDULES[self.given_schedule].vpp)
         ranks = self.num_ranks

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 
+from costmodel.schedules import SCHEDULES
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import AXES, EXPERT_AXES, Layout
 from costmodel.schema.plan import Plan, PlanCluster
 from costmodel.schema.workload import Workload
-from planner.placement import Placement
 from planner.state_words import state_words
 
 _GROUPS = ("shard_params", "shard_grads", "shard_optim", "reshard_after_forward")
@@ -24,8 +24,7 @@ def recompute_counts(plan: Plan) -> Counter[str]:
 def layout_flags(plan: Plan) -> str:
     """``--tp 8 --pp 4 … --schedule 1f1b --recompute none``: every degree that is not its default.
 
-    Where layers differ in their recomputation, the policy of most of them; for an order that was found, the schedule
-    that places stages likewise: the file alone says it all.
+    Where layers differ in their recomputation, the policy of most of them: the file alone says it all.
     """
     layout = plan.layout
     flags = [f"--{name.replace('_', '-')} {getattr(layout, name)}" for name in _DEGREES if getattr(layout, name) > 1]
@@ -33,7 +32,7 @@ def layout_flags(plan: Plan) -> str:
         flags.append("--dp-shard 1")
     flags.append(f"--micro-batch-size {layout.micro_batch_size}")
     flags.append(f"--zero-stage {layout.zero_stage}")
-    flags.append(f"--schedule {Placement.from_plan(plan).schedule}")
+    flags.append(f"--schedule {plan.pipeline.schedule}")
     flags.append(f"--recompute {recompute_counts(plan).most_common(1)[0][0]}")
     if not layout.sequence_parallel:
         flags.append("--no-sequence-parallel")
@@ -52,7 +51,11 @@ def layout_flags(plan: Plan) -> str:
 
 
 def predict_command(plan: Plan) -> str:
-    """The whole ``plan predict`` command that prices this layout again on the same question."""
+    """The whole ``plan predict`` command that prices this layout again on the same question; for an order of passes
+    that was found, which no command names, a sentence.
+    """
+    if plan.pipeline.schedule not in SCHEDULES:
+        return f"The order of passes was found ({plan.pipeline.schedule}): it is in the plan's file alone."
     workload = plan.workload
     question = [
         f"--model {shlex.quote(_model_argument(plan))}",
@@ -80,7 +83,8 @@ def layout_words(layout: Layout) -> str:
     """``tp 8 · pp 4 · dp_shard 2, ZeRO-3``: the degrees above 1."""
     degrees = [f"{name} {getattr(layout, name)}" for name in _DEGREES if getattr(layout, name) > 1]
     state = ("no state sharded", "ZeRO-1", "ZeRO-2", "ZeRO-3")[layout.zero_stage]
-    return ", ".join([" · ".join(degrees) or "one device", state, *state_words(layout)])
+    vocabulary = [f"vocabulary over {layout.pp} ranks"] if layout.vocab_parallel else []
+    return ", ".join([" · ".join(degrees) or "one device", state, *state_words(layout), *vocabulary])
 
 
 def _model_argument(plan: Plan) -> str:

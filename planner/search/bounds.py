@@ -86,7 +86,8 @@ def most_in_flight(layouts: Layouts) -> Column:
 
 def least_in_flight(layouts: Layouts) -> Column:
     """[n] micro-batches of all of a rank's layers of one copy that any rank keeps at least."""
-    return estimate_least_in_flight(layouts, _least_rank(layouts))[:, 0]
+    ranks = np.stack([np.zeros_like(layouts.pp), layouts.pp // 2, layouts.pp - 1], axis=1)
+    return np.asarray(estimate_least_in_flight(layouts, ranks).min(axis=1))
 
 
 def least_evenness(layers: PricedLayers, num_layers: int, num_kinds: int) -> Column:

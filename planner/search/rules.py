@@ -29,8 +29,15 @@ MIN_TOKENS_PER_CP_RANK = 2048
 MOST_PASSES = 2_000_000
 """Passes of one step's schedule, at most: more would neither be written to a plan nor simulated in reasonable time."""
 
-VPP_CHOICES = {"interleaved-1f1b": (2, 3, 4, 5, 6, 8, 10, 12, 16), "bitpipe": (2,), "zeropp": (1, 2)}
+VPP_CHOICES = {
+    "interleaved-1f1b": (2, 3, 4, 5, 6, 8, 10, 12, 16), "bitpipe": (2,), "zeropp": (1, 2),
+    "interleaved-1f1b+2bp": (2, 4), "bitpipe+2bp": (2,),
+}  # fmt: skip
 """Stages a rank that are tried, by schedule."""
+
+IF_ASKED = ("gpipe+2bp", "1f1b+2bp", "breadth-first+2bp", "hanayo+2bp", "chimera+2bp")
+"""Schedules that are tried where --schedule or --fix names them: their weight gradients fill no time that zb-h1,
+zeropp, interleaved-1f1b+2bp or bitpipe+2bp does not fill with as many micro-batches alive."""
 
 FEW_STAGES = (1, 2, 4, 8)
 """What is tried of every other schedule, as far as it allows."""
@@ -138,6 +145,8 @@ def schedule_choices(request: Request) -> list[Choice]:
     names = [name for name in SCHEDULE_CODES if name in request.runtime.schedules and admits(request, "schedule", name)]
     if request.schedules is not None:
         names = [name for name in names if name in request.schedules]
+    asked = {*(request.schedules or ()), *named_values(request, "schedule")}
+    names = [name for name in names if name in asked or name not in IF_ASKED]
     layers = request.model.num_layers
     tried = {SCHEDULE_CODES.index(name): VPP_CHOICES.get(name, FEW_STAGES) for name in names}
     named = named_values(request, "vpp")

@@ -19,8 +19,9 @@ Constraints
     (4) reaching and draining       T >= U_s + 2 d_s + m (F_s + B_s)                      add_fill_paths
     (5) round trips                 T >= U_s + rest_s + F_s + m B_s + (m - a_s) F_s + 2 D
         with rest_s = U_p - U_{s+1}, d_s the delays of the edges before s and D of all, a_s the forwards before the
-        stage's first backward, where m >= a_s; split: sum_r F_r + sum_{r>s} (B_r - W_r) for U_s + rest_s + F_s, and
-        2 D - d_s                                                                         add_round_trip_paths
+        stage's first backward (1 where all forwards of the step come first, as then all lie on the path), where
+        m >= a_s; split: sum_r F_r + sum_{r>s} (B_r - W_r) for U_s + rest_s + F_s, and 2 D - d_s
+                                                                                          add_round_trip_paths
     (6) loops (1f1b)                T >= U_s + 2 d_s + floor(m / k) (rest_{s-1} + 2 (D - d_s)),  k = p - s
                                                                                           add_loop_paths
     (7) shared cores                T >= (m · replicas / cores) U_p                       add_shared_cores
@@ -56,7 +57,7 @@ class StageChoice:
 @dataclass(frozen=True)
 class StageProblem:
     """``choices[s]``: the options of stage s. ``edges_s[s]``: delay from stage s to s + 1, and back. ``ahead[s]``: its
-    forwards before its first backward. ``one_f_one_b``: whether (6) holds for the schedule.
+    forwards before its first backward, a_s above. ``one_f_one_b``: whether (6) holds for the schedule.
 
     ``split_backward``: only forwards come before a rank's first pass and only input gradients after its last (zb-h1).
     ``replicas_per_core``: pipelines per core that share a host; 0 where each rank has a device.

@@ -223,7 +223,7 @@ def test_sentences_name_no_python(plan: Any, plan_file: Any) -> None:
         (("--fix", "schedule=zb-v,vpp=3"), ("--fix vpp=3", "'zb-v' needs pp >= 2, vpp = 2")),
         (("--fix", "schedule=chimera,pp=1"), ("--fix pp=1", "'chimera' needs an even pp")),
         (("--fix", "schedule=auto"), ("'auto'", "plan --schedule auto")),
-        (("--schedule", "1f1b+2bp"), ("'1f1b+2bp'", "the runtime torch has gpipe, 1f1b")),
+        (("--schedule", "breadth-first+fsdp"), ("'breadth-first+fsdp'", "the runtime torch has gpipe, 1f1b")),
         (("--gpus", "12", "--gpu", "h100"), ("12 (--gpus)", "8 or 16", "--gpus-per-node")),
         (("--model", ""), ("--model is empty", "plan models")),
     ],

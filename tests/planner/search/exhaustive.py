@@ -114,9 +114,13 @@ def all_mixes(
         ways = np.array(list(_compositions(count, len(useful))), np.float64)
         table = np.repeat(table, len(ways), axis=0)
         table[:, kind, list(useful)] = np.tile(ways, (len(table) // len(ways), 1))
-    ranks = np.full((1, len(table)), rank)
+    # All kinds of layers stand beside the mixes: a rank without experts waits for the others' collectives too.
+    every = np.zeros((1, *table.shape[1:]))
+    every[0, :, policies[0]] = 1.0
+    slots = np.concatenate([table, every])
+    ranks = np.full((1, len(slots)), rank)
     stages = stages_of_row(layers)
-    assignment = Assignment(table[None], ranks, np.ones_like(ranks), stages.embedding[ranks], stages.head[ranks])
+    assignment = Assignment(slots[None], ranks, np.ones_like(ranks), stages.embedding[ranks], stages.head[ranks])
     priced = price(layers, assignment, kept_of(layers, assignment, lengths))
     work, claim = priced.work, priced.memory.claim[0]
     # A stage waits for its activation's send after the forward, and for its gradient's after the backward.
@@ -128,7 +132,7 @@ def all_mixes(
             table[row], float(forward_s[row]), float(backward_s[row]),
             float(work.weight_grad_s[0, row]), float(priced.extras.exposed_s[0, row]), float(claim[row]),
         )
-        for row in np.flatnonzero((claim <= budget_bytes) & _fits_beside(layers, priced.memory))
+        for row in np.flatnonzero(((claim <= budget_bytes) & _fits_beside(layers, priced.memory))[:-1])
     ]  # fmt: skip
 
 

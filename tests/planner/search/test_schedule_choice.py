@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 from small_instances import build_model, build_request, slower, with_budget, with_request
 
+from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.plan import Plan
 from planner.assemble import reprice
 from planner.cli.files import plan_from
+from planner.cli.layout import GivenLayout
+from planner.report.line import predict_command
 from planner.request import Request
 from planner.search import find_plan
 
@@ -42,8 +46,9 @@ def test_bubble() -> None:
 
 @pytest.mark.parametrize(("gib", "schedule"), [(29, "1f1b"), (30, "v-half"), (36, "interleaved-1f1b"), (40, "zb-v")])
 def test_memory(gib: int, schedule: str) -> None:
-    """From what only 1F1B fits to what ZB-V needs: V-Half in between, at half of the activations."""
-    assert find_plan(with_budget(four_ranks(16), gib * GIB)).pipeline.schedule == schedule
+    """From what only 1F1B fits to what ZB-V needs: V-Half in between, at half of the activations; none offloaded."""
+    request = four_ranks(16, forbidden=frozenset({"activation_offload"}))
+    assert find_plan(with_budget(request, gib * GIB)).pipeline.schedule == schedule
 
 
 def test_few_micro_batches() -> None:
@@ -98,4 +103,19 @@ def test_an_order_found_is_reported_apart() -> None:
     assert found.pipeline.schedule == "auto"
     assert found.notes[0].startswith("The order of passes was found for these times")
     assert found.certificate.evaluated == named.certificate.evaluated
+    assert predict_command(found) == "The order of passes was found (auto): it is in the plan's file alone."
+    assert predict_command(named).startswith("plan predict ")
+    assert f"--schedule {named.pipeline.schedule}" in predict_command(named)
     assert reprice(plan_from(found.model_dump(mode="json"), "the plan")) == found.prediction
+
+
+def test_a_found_order_is_no_schedule_to_predict_with(tmp_path: Path) -> None:
+    """The file's layout may be priced under a schedule that is named."""
+    request = four_ranks(8, vocab=32_000, schedules=("1f1b",))
+    found = find_plan(with_request(with_budget(request, 45 * GIB), synthesize=True))
+    path = tmp_path / "plan.json"
+    path.write_text(found.model_dump_json())
+    given = GivenLayout.read(str(path))
+    with pytest.raises(InvalidSpec, match="schedule 'auto': the plan's order of passes was found"):
+        given.complete(4, 8, request.runtime)
+    assert given.override(schedule="1f1b").complete(4, 8, request.runtime) == found.layout
