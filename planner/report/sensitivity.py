@@ -24,8 +24,9 @@ def print_sensitivity(plan: Plan, found: Sensitivity, console: ReportConsole) ->
         f" {percent(base.fits_probability)}"
     )
     heading(console, "One figure changed", "the same plan, and whether another layout would win")
-    table = grid("", ">times", ">step", ">change", ">P(fits)", "")
-    for one in found.outcomes:
+    says = [_says(plan, one) for one in found.outcomes]
+    table = grid("", ">times", ">step", ">change", ">P(fits)", *([""] if any(says) else []))
+    for one, said in zip(found.outcomes, says, strict=True):
         share = one.plan.step_time_s / base.step_time_s - 1.0
         table.add_row(
             one.figure.replace("_", " "),
@@ -33,7 +34,7 @@ def print_sensitivity(plan: Plan, found: Sensitivity, console: ReportConsole) ->
             seconds(one.plan.step_time_s),
             f"{share * 100:+.1f}%",
             percent(one.plan.fits_probability),
-            escape(_says(plan, one)),
+            *([escape(said)] if any(says) else []),
         )
     console.print(indented(table))
     heading(console, "Elasticity", "d ln step / d ln figure: -0.8 = one percent more of it saves 0.8 percent")

@@ -26,6 +26,7 @@ def test_sensitivity_as_table_and_as_json(plan: Any, searched: Path) -> None:
     table = plan("sensitivity", searched, "--change", "compute=2,memory=0.5")
     assert table.status == 0
     assert "Elasticity" in table.out
+    assert "  compute   " in plan("sensitivity", searched, "--change", "compute=2", "--no-search").out
     document = json.loads(plan("sensitivity", searched, "--change", "compute=2", "--no-search", "--json").out)
     (one,) = document["outcomes"]
     assert (one["figure"], one["factor"], one["best_step_time_s"]) == ("compute", 2.0, None)
