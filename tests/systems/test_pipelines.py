@@ -7,6 +7,7 @@ is not all that would run there, it says why those.
 
 from __future__ import annotations
 
+from dataclasses import astuple
 from functools import cache
 from typing import Any
 
@@ -17,9 +18,11 @@ from small_instances import build_model, build_request, slower, with_budget, wit
 from costmodel.schema.errors import Infeasible
 from costmodel.schema.plan import Plan
 from planner.request import Request
-from planner.schedules import build_schedule
+from planner.schedules import PassTimes, build_schedule
 from planner.schedules.bubble_filling import fill_bubbles
+from planner.schedules.report import schedule_summary
 from planner.search import find_plan
+from planner.search.rules import IF_ASKED
 from planner.simulator import FrozenTimes, StageTimes, simulate
 
 GIB = 2**30
@@ -317,6 +320,36 @@ class TestTwoStageBackward:
         )
         times = StageTimes.uniform(plain.num_stages, 1.0, 1.0, 1.0)
         assert simulate(deferred, times).makespan_s < simulate(plain, times).makespan_s
+
+    def test_two_directions_with_slow_links(self) -> None:
+        """As few messages as one stage a rank has, and weight gradients in what the two directions leave."""
+        request = slow_links(4)
+        plan = choose(request, "zb-h2", "zb-v", "zeropp", "interleaved-1f1b+2bp", "chimera", "chimera+2bp")
+        assert plan.pipeline.schedule == "chimera+2bp"
+        assert term_s(plan, "bubble") < 0.5 * term_s(choose(request, "chimera"), "bubble")
+        assert term_s(plan, "pp") < 0.6 * term_s(choose(request, "interleaved-1f1b+2bp"), "pp")
+
+    @pytest.mark.parametrize("comm", [0.0, 0.2, 1.0])
+    @pytest.mark.parametrize("m", [4, 8, 16])
+    def test_what_is_not_tried_unasked_has_its_equal(self, m: int, comm: float) -> None:
+        """On four ranks some schedule that is tried takes no percent more, with as many micro-batches alive."""
+        times = PassTimes(1.0, 1.1, 0.9, comm)
+
+        def measured(name: str, vpp: int) -> tuple[float, float]:
+            figures = schedule_summary(build_schedule(name, 4, m, vpp, times), *astuple(times))
+            assert figures["makespan"] is not None
+            assert figures["peak_activations"] is not None
+            return figures["makespan"], max(figures["peak_activations"])
+
+        tried = [
+            measured(*each)
+            for each in (("zb-h1", 1), ("zb-h2", 1), ("zeropp", 1), ("zeropp", 2), ("interleaved-1f1b+2bp", 2),
+                         ("interleaved-1f1b+2bp", 4), ("bitpipe+2bp", 2))
+        ]  # fmt: skip
+        for name in IF_ASKED:
+            for vpp in (1,) if name.startswith(("gpipe", "1f1b")) else (2, 4):
+                own_s, alive = measured(name, vpp)
+                assert any(each_s < 1.01 * own_s and kept <= alive for each_s, kept in tried), (name, vpp)
 
     def test_the_dominated_are_tried_where_they_are_named(self) -> None:
         plan = choose(four_ranks(8), "gpipe+2bp")
