@@ -5,14 +5,15 @@ The last question is a linear program, for one rank and one step:
 (1) variables   y in [0, x]    share that is kept on the host and updated on the device; of state x is on the host
                 T >= 0         seconds after the backward
 (2) objective   minimise T
-(3) host        T >= (1 - o) · a · (x - y),  T >= a · (x - y) - B
+(3) host        T >= (h + (1 - o) · g) · (x - y),  T >= (h + g) · (x - y) - B
 (4) device      T >= U · (1 - x + y)
 (5) link        T >= s · y
 
-with, for all of a rank's parameters, a the seconds in which the host gets their gradients and updates them, of which
-the share o may hide behind the backward's B seconds; U those of the device's update; s those in which master weights
-and moments cross the link one way. Runtimes that cannot stream state have y = 0. What the search makes of x is in
-``planner/search/offload.py``. Leaves out: streamed state and gradients that wait for each other on the link.
+with, for all of a rank's parameters, g the seconds in which gradients come to the host, of which the share o may hide
+behind the backward's B seconds; h those in which it updates, and parameters go back meanwhile; U those of the device's
+update; s those in which master weights and moments cross the link one way. Runtimes that cannot stream state have
+y = 0. What the search makes of x is in ``planner/search/offload.py``. Leaves out: streamed state and gradients that
+wait for each other on the link; updates that run a step late.
 Source: Maurya et al. 2024 (Deep Optimizer States), section 3; Ren et al. 2021 (ZeRO-Offload), section 4.
 """
 
@@ -48,10 +49,11 @@ class Update:
 class UpdateRates:
     """What the linear program takes, [n, S]: seconds for all parameters of a rank, as the module's top names them.
 
-    ``hidden``: o, the largest share of the host's work that hides.
+    ``hidden``: o, the largest share of the gradients' way to the host that hides.
     """
 
     host_s: Column
+    grads_s: Column
     device_s: Column
     stream_s: Column
     backward_s: Column
@@ -71,7 +73,7 @@ def estimate_update(setting: Setting, layouts: Layouts, params: LocalParams, bac
     streamed = solve_streamed(rates, share) if rules.streams_optimizer_state else np.zeros_like(rates.device_s)
     away = share - streamed
     on_device_s = rates.device_s * (1.0 - away)
-    total_s = np.maximum(rates.host_s * away, rates.stream_s * streamed)
+    total_s = np.maximum((rates.host_s + rates.grads_s) * away, rates.stream_s * streamed)
     exposed_s = np.maximum(host_after_s(rates, away), rates.stream_s * streamed)
     if rules.partial_optimizer_offload:
         exposed_s = np.maximum(exposed_s - on_device_s, 0.0)
@@ -81,7 +83,7 @@ def estimate_update(setting: Setting, layouts: Layouts, params: LocalParams, bac
 def estimate_update_rates(setting: Setting, layouts: Layouts, params: LocalParams, backward_s: Column) -> UpdateRates:
     """A parameter's update reads its gradient twice (once for the norm), and reads and writes master and moments, and
     writes the low-precision copy: 8 + 2·(4 + moments) + 2 bytes, times ``optimizer_bytes_factor`` on a device. For the
-    host the gradient crosses the link one way and the parameter the other.
+    host the gradient crosses the link one way, and the parameter the other while more are updated.
     """
     workload, device, host = setting.workload, setting.device, setting.host
     dense, expert = shard_groups(setting, layouts)
@@ -99,7 +101,8 @@ def estimate_update_rates(setting: Setting, layouts: Layouts, params: LocalParam
     host_rate = host.memory_bytes_per_s / setting.devices_per_node
     link = setting.host_link_bytes_per_s
     return UpdateRates(
-        host_s=np.maximum((grad_bytes + param_bytes) * own / link, moved / host_rate),
+        host_s=np.maximum(moved / host_rate, param_bytes * own / link),
+        grads_s=grad_bytes * own / link,
         device_s=device_s + estimate_projection_s(setting, layouts, own - ends),
         stream_s=kept / link,
         backward_s=backward_s,
@@ -109,8 +112,8 @@ def estimate_update_rates(setting: Setting, layouts: Layouts, params: LocalParam
 
 def host_after_s(rates: UpdateRates, away: Column) -> Column:
     """[n, S] seconds after the backward in which the host updates the share ``away``: (3)."""
-    host_s = rates.host_s * away
-    return np.asarray(host_s - np.minimum(rates.hidden * host_s, rates.backward_s))
+    grads_s = rates.grads_s * away
+    return np.asarray(rates.host_s * away + grads_s - np.minimum(rates.hidden * grads_s, rates.backward_s))
 
 
 def solve_streamed(rates: UpdateRates, share: Column) -> Column:
@@ -119,7 +122,10 @@ def solve_streamed(rates: UpdateRates, share: Column) -> Column:
     What falls with y (3) meets what rises (4, 5) where the longest of all is shortest: at one of these crossings, or at
     an end.
     """
-    falling = (((1.0 - rates.hidden) * rates.host_s, 0.0), (rates.host_s, rates.backward_s))
+    falling = (
+        (rates.host_s + (1.0 - rates.hidden) * rates.grads_s, 0.0),
+        (rates.host_s + rates.grads_s, rates.backward_s),
+    )
     rising = ((rates.device_s, rates.device_s * (1.0 - share)), (rates.stream_s, 0.0))
 
     def after_s(streamed: Column) -> Column:

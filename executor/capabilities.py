@@ -19,6 +19,11 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 PASSES = tuple(kind for kind in PassKind if kind is not PassKind.FROZEN_FORWARD)
 """Kinds of passes. A plan carries no frozen model: its passes are for programs of their own (executor/frozen.py)."""
 
+USUAL_STATE = {
+    "shard_params": 0, "shard_grads": 0, "shard_optim": 0, "reshard_after_forward": 0, "optimizer_format": "fp32",
+}  # fmt: skip
+"""What the executor does with parameters, gradients and moments, whatever else a layout may say."""
+
 OPTIMIZERS = ("adamw", "sgd", "sgd-momentum")
 
 
@@ -41,6 +46,9 @@ def _layout_reasons(plan: Plan) -> Iterator[str]:
     for name in UNSUPPORTED_DEGREES:
         if (degree := getattr(layout, name)) != 1:
             yield f"layout.{name} = {degree}, and the executor runs {name} = 1 only"
+    for name, usual in USUAL_STATE.items():
+        if (value := getattr(layout, name)) != usual:
+            yield f"layout.{name} = {value}, and the executor splits and keeps state as zero_stage says ({usual})"
     if layout.optimizer_offload > 0:
         share = layout.optimizer_offload
         yield f"layout.optimizer_offload = {share}, and the executor keeps optimizer state on the device (0)"

@@ -158,6 +158,7 @@ class OverlapRules(Spec):
     residual of two blocks before (Ladder Residual).
     ``pipeline``: of the time of a send between stages, the share in which the sending rank computes on; for the rest
     it waits until the message is over. ``pipeline_interleaved``: the same with several chunks a rank; None: as else.
+    ``optimizer_offload``: of gradients on their way to the host, behind the last backward.
     ``activation_offload``, ``nvme_offload``: of the copies of saved activations to and from the host, or its drives.
     ``compute_slowdown``: factor on compute while a collective runs beside it (its SMs are taken).
     """

@@ -44,6 +44,7 @@ _ROWS = (
     Technique("selective", "recompute", "selective recomputation", ("selective",)),
     Technique("full", "recompute", "full recomputation", ("full",)),
     Technique("optimizer_offload", "optimizer_offload", "optimizer state on the host"),
+    Technique("partial_optimizer_offload", None, "a share of the optimizer state on the host"),
     Technique("activation_offload", "activation_offload", "saved activations off the device"),
     Technique("partial_offload", "activation_offload", "a share of a layer's saved activations", ("hidden",)),
     Technique("nvme_offload", None, "saved activations on the nodes' drives"),

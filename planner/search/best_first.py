@@ -11,6 +11,7 @@ from costmodel.layouts import Column
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.first_look import SEEDS, UniformPrices, look_first, other_schedules, price_uniform
+from planner.search.offload import ShareSizes, shares_offload
 from planner.search.run import Outcome, Progress, Run, family_of_rows
 from planner.search.scan import Found, Scan
 from planner.search.space import enumerate_space
@@ -33,7 +34,8 @@ def search(request: Request, problem: Problem, on_progress: Callable[[Progress],
     if len(outcome.space):
         run = outcome.run = Run(request, problem, outcome, began, on_progress)
         problem = run.problem
-        scan = Scan(problem, run.priced, run.policies, run.budget)
+        sizes = ShareSizes(request, problem, run.policies, run.budget) if shares_offload(request) else None
+        scan = Scan(problem, run.priced, run.policies, run.budget, sizes)
         found = _scan(run, scan)
         outcome.least_row, outcome.least_bytes = scan.leanest, scan.least_bytes
         _best_first(run, scan, found)

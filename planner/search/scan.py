@@ -1,7 +1,8 @@
 """Scan the space: memory and time floors of every layout, in blocks, those that may be done soonest first.
 
 What the passes take at least depends on a layout's outer row alone: rows that cannot beat the incumbent by it are never
-unfolded. Of the others the memory floor comes first, then the time floor; what is left is remembered by number.
+unfolded. Of the others the memory floor comes first, then the time floor; what is left is remembered by number. Shares
+of the optimizer on the host are sized for those whose memory floor fits with all of it there.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from planner.search.bounds import (
     extras_floor_s,
     mean_state_bytes,
 )
+from planner.search.offload import ShareSizes
 from planner.search.pinned import floor_of_lengths_s, pin_costs
 from planner.search.space import Rows, Space
 
@@ -66,12 +68,17 @@ NOTHING = Found(np.zeros(0, np.intp), np.zeros(0), np.zeros(0))
 
 
 class Scan:
-    """``too_large``, ``too_slow``: layouts that a floor ruled out; ``left``, ``left_s``: how many were not come to, and
+    """``shares``: which shares of the optimizer on the host to try besides, if any.
+
+    ``too_large``, ``too_slow``: layouts that a floor ruled out; ``left``, ``left_s``: how many were not come to, and
     the least that they take; ``least_bytes``, ``leanest``: the smallest memory floor, and the layout that has it.
     """
 
-    def __init__(self, problem: Problem, priced: PricedSpace, policies: tuple[int, ...], budget_bytes: float) -> None:
-        self.priced, self.budget_bytes = priced, budget_bytes
+    def __init__(
+        self, problem: Problem, priced: PricedSpace, policies: tuple[int, ...], budget_bytes: float,
+        shares: ShareSizes | None = None,
+    ) -> None:  # fmt: skip
+        self.priced, self.budget_bytes, self.shares = priced, budget_bytes, shares
         self.about = (problem.kinds, problem.num_kinds, policies)
         outer, space = priced.outer, priced.space
         self.lengths_given = bool(problem.pinned.lengths)
@@ -108,18 +115,31 @@ class Scan:
         numbers, place = space.numbers_of(rows)
         if not len(numbers):
             return NOTHING
+        numbers, layers, outer = self._fitting(numbers, rows[place])
+        found = self._within(numbers, layers, outer, limit_s)
+        if self.shares is None or not len(numbers):
+            return found
+        some, share = self.shares.of(layers)
+        sized = space.add_shares(numbers[some], share)
+        return Found.join([found, self._within(*self._fitting(sized, outer[some]), limit_s)])
+
+    def _fitting(self, numbers: Rows, outer: Rows) -> tuple[Rows, PricedLayers, Rows]:
+        """Those whose memory floor fits, with their layers and outer rows."""
         layers = self.priced.take(numbers)
-        floor_bytes = mean_state_bytes(layers, *self.about) + self.kept_bytes[rows[place]]
-        least = int(floor_bytes.argmin())
-        if floor_bytes[least] < self.least_bytes:
+        floor_bytes = mean_state_bytes(layers, *self.about) + self.kept_bytes[outer]
+        least = int(floor_bytes.argmin()) if len(numbers) else -1
+        if len(numbers) and floor_bytes[least] < self.least_bytes:
             self.least_bytes, self.leanest = float(floor_bytes[least]), int(numbers[least])
         fits = np.flatnonzero(floor_bytes <= self.budget_bytes)
         self.too_large += len(numbers) - len(fits)
-        if not len(fits):
+        return numbers[fits], layers.take(fits), outer[fits]
+
+    def _within(self, numbers: Rows, layers: PricedLayers, outer: Rows, limit_s: float) -> Found:
+        """Those whose time floor is below the limit."""
+        if not len(numbers):
             return NOTHING
-        layers, numbers, place = layers.take(fits), numbers[fits], place[fits]
-        after_s = np.zeros(len(fits)) if self.lengths_given else extras_floor_s(layers, *self.about)
-        bounds = (self.passes_s[rows[place]] + after_s * layers.contention) * (1.0 + layers.jitter)
+        after_s = np.zeros(len(numbers)) if self.lengths_given else extras_floor_s(layers, *self.about)
+        bounds = (self.passes_s[outer] + after_s * layers.contention) * (1.0 + layers.jitter)
         found = Found(numbers, bounds, after_s).within(limit_s)
         self.too_slow += len(numbers) - len(found.numbers)
         return found

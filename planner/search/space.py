@@ -3,18 +3,19 @@
 Two tables are kept, and a layout is a row of each. *Outer* columns are all that layer costs, the order of passes and
 sends depend on. *Inner* ones say how data-parallel ranks split, keep and move their state: which of them are legal
 depends on degrees alone (KEYS), so that equal degrees share them. A layout's number counts outer rows, then inner ones.
+Shares of the optimizer on the host that are sized by prices (``offload.py``) come after them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.layouts import SCHEDULE_CODES, IntColumn, Layouts
+from costmodel.layouts import SCHEDULE_CODES, Column, IntColumn, Layouts
 from costmodel.schema.layout import Layout
 from planner.constraints.keys import KEYS as CONSTRAINABLE
 from planner.constraints.rows import admitted_rows, constrained_keys
@@ -44,14 +45,27 @@ OF_SCHEDULE = ("schedule", "vpp", "vocab_parallel")
 """Outer columns in which the schedules of one layout differ."""
 
 
+@dataclass
+class Sized:
+    """Layouts beside the tables: ``base``, the number of one of theirs, and the ``share`` of the optimizer on the host
+    that was sized for it."""
+
+    base: Rows = field(default_factory=lambda: np.zeros(0, np.intp))
+    share: Column = field(default_factory=lambda: np.zeros(0))
+
+
 @dataclass(frozen=True)
 class Space:
-    """``key``: [outer rows] which group of inner rows goes with it; ``first``: [keys + 1] where each group starts."""
+    """``key``: [outer rows] which group of inner rows goes with it; ``first``: [keys + 1] where each group starts.
+
+    ``sized``: what was added since; its layouts have the numbers after the tables'.
+    """
 
     outer: Table
     inner: Table
     key: Rows
     first: Rows
+    sized: Sized = field(default_factory=Sized)
 
     @cached_property
     def start(self) -> Rows:
@@ -59,7 +73,26 @@ class Space:
         return np.concatenate([[0], np.cumsum(np.diff(self.first)[self.key])]).astype(np.intp)
 
     def __len__(self) -> int:
+        return self.num_tabled + len(self.sized.base)
+
+    @property
+    def num_tabled(self) -> int:
+        """Layouts of the two tables."""
         return int(self.start[-1])
+
+    def add_shares(self, base: Rows, share: Column) -> Rows:
+        """Numbers of new layouts: those of the tables, each with another share of the optimizer on the host."""
+        numbers = len(self) + np.arange(len(base))
+        self.sized.base = np.concatenate([self.sized.base, base])
+        self.sized.share = np.concatenate([self.sized.share, share])
+        return numbers
+
+    def base_of(self, numbers: Rows) -> Rows:
+        """The layout of the tables that each is, but for its share."""
+        if not len(self.sized.base):
+            return numbers
+        added = np.maximum(numbers - self.num_tabled, 0)
+        return np.where(numbers < self.num_tabled, numbers, self.sized.base[added])
 
     @property
     def num_outer(self) -> int:
@@ -67,7 +100,7 @@ class Space:
 
     def outer_of(self, numbers: Rows) -> Rows:
         """The outer row of each layout."""
-        return np.asarray(np.searchsorted(self.start, numbers, side="right") - 1)
+        return np.asarray(np.searchsorted(self.start, self.base_of(numbers), side="right") - 1)
 
     def numbers_of(self, rows: Rows) -> tuple[Rows, Rows]:
         """All layouts of some outer rows: their numbers, and for each its place in ``rows``."""
@@ -78,10 +111,14 @@ class Space:
 
     def take(self, numbers: Rows) -> Layouts:
         """Some layouts, by number."""
-        outer = self.outer_of(numbers)
-        inner = self.first[self.key[outer]] + numbers - self.start[outer]
+        outer, base = self.outer_of(numbers), self.base_of(numbers)
+        inner = self.first[self.key[outer]] + base - self.start[outer]
         columns = {name: column[outer] for name, column in self.outer.items()}
-        return _as_layouts(columns | {name: column[inner] for name, column in self.inner.items()})
+        columns |= {name: column[inner] for name, column in self.inner.items()}
+        if base is not numbers:
+            share = self.sized.share[np.maximum(numbers - self.num_tabled, 0)]
+            columns["optimizer_offload"] = np.where(base == numbers, columns["optimizer_offload"], share)
+        return _as_layouts(columns)
 
     def all_layouts(self) -> Layouts:
         """Every layout."""
@@ -97,7 +134,10 @@ class Space:
         return [SCHEDULE_CODES[code] for code in self.outer["schedule"][self.outer_of(numbers)].tolist()]
 
     def alike(self, number: int) -> Rows:
-        """Numbers of the layouts that differ from this one in their schedule's columns alone, itself included."""
+        """Numbers of the layouts that differ from this one in their schedule's columns alone, itself included; of a
+        share that was sized for one schedule, itself."""
+        if number >= self.num_tabled:
+            return np.array([number])
         outer = int(self.outer_of(np.array([number]))[0])
         inner = self.first[self.key[outer]] + number - self.start[outer]
         own = {name: column[inner] for name, column in self.inner.items()}

@@ -37,6 +37,22 @@ def test_expert_parallelism_is_refused(degree: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("choice", "value"),
+    [
+        ("shard_params", 2),
+        ("shard_grads", 2),
+        ("shard_optim", 8),
+        ("reshard_after_forward", 2),
+        ("optimizer_format", "int8"),
+    ],
+)
+def test_state_split_or_kept_another_way_is_refused(choice: str, value: int | str) -> None:
+    layout = Layout(dp_shard=4, dp_replicate=2, zero_stage=3, **{choice: value})
+    with pytest.raises(InvalidSpec, match=rf"layout\.{choice} = {value}"):
+        check_runnable(build_plan(layout))
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"norm": "layernorm"}, r"model\.norm = layernorm"),

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
+
+import numpy as np
 
 from costmodel.catalog.clusters import default_cluster
 from costmodel.catalog.devices import load_device
 from costmodel.catalog.runtimes import load_runtime
+from costmodel.layouts import Layouts
 from costmodel.memory import claim_budget_bytes
+from costmodel.price import PricedLayers, price_layers
 from costmodel.schema.cluster import ClusterSpec
 from costmodel.schema.model import ModelSpec
 from costmodel.schema.runtime import Runtime
 from costmodel.schema.workload import Workload
+from planner.constraints.techniques import optimizer_technique
 from planner.problem import Problem
 from planner.request import Request
+from planner.search.offload import ShareSizes, shares_offload
+from planner.search.policies import policy_sets
+from planner.search.space import enumerate_layouts
 
 RUNTIMES = ("torch", "torchtitan", "megatron", "deepspeed", "maxtext", "generic", "internevo", "fsdp", "megatron-2021")
 SHAPES = ("dense", "windows", "mixture", "dense then mixture", "unlike")
@@ -147,6 +156,49 @@ def slower(cluster: ClusterSpec, times: float, latency_s: float) -> ClusterSpec:
 def with_request(request: Request, **changes: Any) -> Request:
     """The request with some of its fields replaced."""
     return Request(**{**vars(request), **changes})
+
+
+def price_space(request: Request) -> tuple[Problem, PricedLayers]:
+    """All rows that the search considers, shares of the optimizer on the host included, each with its layers' costs."""
+    problem = Problem.from_request(request)
+    layers = price_layers(problem.setting, problem.network, enumerate_layouts(request))
+    policies = tuple(sorted({policy for one in policy_sets(request) for policy in one}))
+    if shares_offload(request):
+        budget_bytes = claim_budget_bytes(problem.setting, request.fit_probability)
+        rows, shares = ShareSizes(request, problem, policies, budget_bytes).of(layers)
+        sized = replace(layers.layouts.take(rows), optimizer_offload=shares)
+        layouts = Layouts.concatenate([layers.layouts, sized])
+        layers = replace(layers, layouts=layouts, index=np.concatenate([layers.index, layers.index[rows]]))
+    return problem, layers
+
+
+def random_state_request(seed: int, **limits: Any) -> Request:
+    """A random instance whose runtime has every shard group, every format of the optimizer, and any share of it on the
+    host, now and then streamed."""
+    draw = Random(seed)
+    request = random_request(seed, **limits)
+    runtime = request.runtime
+    groups = draw.sample(("secondary", "params", "optimizer"), 2)
+    state = {
+        "shard_groups": tuple(groups),
+        "zero_stages": (0, 1, 2, 3),
+        "full_grads_under_pipeline": draw.random() < 0.5,
+        "sums_replicas_once": draw.random() < 0.5,
+    }
+    name = draw.choice(("int8", "fp8", "low-rank"))
+    changes = {
+        "state": runtime.state.model_copy(update=state),
+        "optimizer_offload": True,
+        "partial_optimizer_offload": True,
+        "streams_optimizer_state": draw.random() < 0.5,
+        "optimizer_formats": ("fp32", name),
+    }
+    allowed = frozenset({optimizer_technique(name)}) if draw.random() < 0.5 else frozenset()
+    fixed = {"zero_stage": draw.choice((2, 3, 3)), "tp": 1}
+    gpus = request.cluster.num_devices
+    cluster = slower(default_cluster(request.device, gpus, gpus // 2), draw.choice((1.0, 30.0)), 0.0)
+    runtime = runtime.model_copy(update=changes)
+    return with_request(request, runtime=runtime, allowed=allowed, fixed=fixed, cluster=cluster)
 
 
 def with_budget(request: Request, budget_bytes: float) -> Request:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from random import Random
 from time import perf_counter
 
 import numpy as np
 import pytest
 from exhaustive import best_placement
-from small_instances import build_model, build_request, random_request, with_budget, with_request
+from small_instances import (
+    build_model,
+    build_request,
+    price_space,
+    random_request,
+    random_state_request,
+    with_budget,
+    with_request,
+)
 
 from costmodel.memory import claim_budget_bytes
 from costmodel.price import price_layers
@@ -34,10 +43,10 @@ CUTS = (
 )
 
 
-def small_space(seed: int, **limits: object) -> Request:
+def small_space(seed: int, drawn: Callable[..., Request] = random_request, **limits: object) -> Request:
     """A random instance, cut down by fixing one degree after another until few layouts are left."""
     draw = Random(seed)
-    request = random_request(seed, **limits)
+    request = drawn(seed, **limits)
     for cut in draw.sample(CUTS, len(CUTS)):
         if len(enumerate_layouts(request)) <= MOST_ROWS:
             break
@@ -58,10 +67,9 @@ def short_of_memory(request: Request, share: float, factor: float) -> Request:
 
 def exhaustive_s(request: Request) -> float:
     """Step time of the best placement of the best layout; infinite when nothing fits."""
-    problem, layouts = Problem.from_request(request), enumerate_layouts(request)
-    layers = price_layers(problem.setting, problem.network, layouts)
+    problem, layers = price_space(request)
     budget_bytes = claim_budget_bytes(problem.setting, request.fit_probability)
-    rows = (layers.take(np.array([row])) for row in range(len(layouts)))
+    rows = (layers.take(np.array([row])) for row in range(len(layers.layouts)))
     found = (best_placement(problem, row, policy_sets(request), budget_bytes) for row in rows)
     return min((best.step_time_s for best in found if best is not None), default=float("inf"))
 
@@ -69,7 +77,8 @@ def exhaustive_s(request: Request) -> float:
 def check_certificate(plan: Plan, request: Request) -> None:
     """Every candidate is accounted for, and the gap is that of the two figures that it is made of."""
     certificate, step_s = plan.certificate, plan.prediction.step_time_s.mean
-    assert certificate.considered == len(enumerate_layouts(request))
+    # Shares of the optimizer on the host are sized where the passes alone do not rule a layout out.
+    assert len(enumerate_layouts(request)) <= certificate.considered <= len(price_space(request)[1].layouts)
     assert certificate.considered == certificate.evaluated + sum(certificate.pruned.values())
     assert certificate.evaluated >= 1
     assert certificate.lower_bound_s is not None
@@ -80,12 +89,15 @@ def check_certificate(plan: Plan, request: Request) -> None:
         assert certificate.gap <= request.gap
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_equals_exhaustive_search(seed: int) -> None:
+@pytest.mark.parametrize(
+    ("drawn", "seed"),
+    [(random_request, seed) for seed in range(30)] + [(random_state_request, seed) for seed in range(6)],
+)
+def test_equals_exhaustive_search(drawn: Callable[..., Request], seed: int) -> None:
     """Every layout x every split in the window x every mix of policies, with memory ample, short and too small."""
     draw = Random(seed)
     gap = draw.choice((0.0, 0.01, 0.05))
-    request = small_space(seed, gap=gap, top=0, time_limit_s=300.0)
+    request = small_space(seed, drawn, gap=gap, top=0, time_limit_s=300.0)
     pressure = draw.choice((None, (0.0, 0.9), (0.0, 1.5), (0.2, 1.3), (0.5, 1.2), (0.5, 2.0)))
     if pressure is not None:
         request = short_of_memory(request, *pressure)
