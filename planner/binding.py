@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from costmodel.memory import claim_budget_bytes, device_budget_bytes
+import numpy as np
+
+from costmodel.memory import MemoryColumns, claim_budget_bytes, device_budget_bytes
 from costmodel.schema.plan import Plan
 from planner.constraints import FORBIDDABLE, KEYS
 from planner.constraints.words import options_of
@@ -40,24 +42,31 @@ def what_binds(plan: Plan) -> tuple[Binding, ...]:
 
 def _memory(plan: Plan, evaluated: Evaluated) -> Binding | None:
     """Memory binds where layers spend time to save it, or where next to none of the budget is left."""
-    setting, wanted = evaluated.problem.setting, plan.constraints.fit_probability
-    budget = claim_budget_bytes(setting, wanted)
-    claim = evaluated.priced.memory.claim[0]
-    rank = int(claim.argmax())
-    room = f"{device_budget_bytes(setting, wanted) / 2**30:.1f} GiB keep P(fits) at {wanted:.2f}"
+    wanted = plan.constraints.fit_probability
+    settings = [evaluated.of_rank(rank).layers.setting for rank in range(plan.layout.pp)]
+    budget = np.array([claim_budget_bytes(setting, wanted) for setting in settings])
+
+    def fullest(memory: MemoryColumns) -> tuple[int, float, str]:
+        """The rank with most of its budget taken, what share, and what it has."""
+        share = memory.claim[0] / budget
+        rank = int(share.argmax())
+        room = f"{device_budget_bytes(settings[rank], wanted) / 2**30:.1f} GiB keep P(fits) at {wanted:.2f}"
+        return rank, float(share[rank]), room
+
     saving = sum(layer.recompute != "none" or layer.offload > 0 for layer in plan.layers)
     if saving:
         kept = replace(evaluated.placement, policies=(0,) * len(plan.layers))
         memory = evaluate(evaluated.problem, kept, evaluated.schedule).priced.memory
-        whole, most = memory.device[0], int(memory.device[0].argmax())
-        if float(memory.claim.max()) <= budget:
+        most, share, room = fullest(memory)
+        if share <= 1.0:
             return None
         return Binding(
             "memory",
             f"Memory: {saving} of {len(plan.layers)} layers recompute or offload; keeping everything would take"
-            f" {whole[most] / 2**30:.1f} GiB on rank {most}, and {room}.",
+            f" {memory.device[0, most] / 2**30:.1f} GiB on rank {most}, and {room}.",
         )
-    if claim[rank] < budget * (1.0 - NEAR):
+    rank, share, room = fullest(evaluated.priced.memory)
+    if share < 1.0 - NEAR:
         return None
     used = evaluated.priced.memory.device[0][rank]
     return Binding("memory", f"Memory: rank {rank} takes {used / 2**30:.1f} GiB, and {room}.")

@@ -28,7 +28,8 @@ MEMBERS = 64
 
 
 def search(request: Request, problem: Problem, on_progress: Callable[[Progress], None] | None = None) -> Outcome:
-    """Enumerate, bound, and evaluate best-first until the gap is proven or the time is up."""
+    """Enumerate, bound, and evaluate best-first until the gap is proven or the time is up; on nodes that are alike."""
+    assert not problem.others, "over unlike groups of nodes planner.search.groups searches"
     began = perf_counter()
     outcome = Outcome(enumerate_space(request))
     if len(outcome.space):

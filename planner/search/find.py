@@ -11,7 +11,7 @@ from costmodel.schema.errors import Infeasible, SolverTimeout
 from costmodel.schema.plan import Certificate, Plan, Relaxation
 from planner.assemble import build_plan
 from planner.constraints.words import words_of
-from planner.evaluate import evaluate
+from planner.evaluate import Evaluated, evaluate
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.best_first import search
@@ -103,6 +103,16 @@ def find_plan(request: Request, on_progress: Callable[[Progress], None] | None =
         words_of(request),
         robust,
     )
+
+
+def find_best(request: Request) -> Evaluated | None:
+    """The answer of the search alone, without what a plan says about it; None where nothing fits or time is up."""
+    problem = Problem.from_request(request)
+    if not problem.others:
+        return search(request, problem).best
+    from planner.search.groups.best_first import search_mixed
+
+    return search_mixed(request, problem)[0].best
 
 
 class Account(Protocol):

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from costmodel.schema.plan import Plan
 from planner.evaluate import Evaluated
-from planner.problem import Problem
 from planner.request import request_from_plan
-from planner.search.best_first import search as search_space
+from planner.search.find import find_best
 from planner.search.reasons import layout_line
 from planner.sensitivity.figures import FIGURES
 from planner.sensitivity.reprice import Changed, changed_machine, estimate_elasticities, reprice_changed
@@ -78,9 +77,4 @@ def _best(plan: Plan, name: str, factor: float, time_limit_s: float) -> Evaluate
     request = request_from_plan(
         plan, device=device, other_devices=tuple(others), cluster=cluster, time_limit_s=time_limit_s, top=0
     )
-    problem = Problem.from_request(request)
-    if problem.others:
-        from planner.search.groups.best_first import search_mixed
-
-        return search_mixed(request, problem)[0].best
-    return search_space(request, problem).best
+    return find_best(request)

@@ -6,18 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import inf
 
-import numpy as np
-
 from costmodel.memory import claim_budget_bytes
-from costmodel.price import price_layers
 from planner.evaluate import Evaluated
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.best_first import search
-from planner.search.bounds import estimate_memory_floor_bytes, estimate_time_floor_s
 from planner.search.policies import policy_sets
 from planner.search.reasons import layout_line
-from planner.search.space import enumerate_layouts
+from planner.search.scan import PricedSpace, Scan
+from planner.search.space import enumerate_space
 
 PATIENCE_S = 5.0
 """Seconds for the search of one group."""
@@ -49,14 +46,17 @@ def groups_alone(request: Request, than_s: float = inf) -> Iterator[Alone]:
 
 
 def _floor_s(request: Request, problem: Problem) -> float:
-    layouts = enumerate_layouts(request)
-    if not len(layouts):
+    space, least_s = enumerate_space(request), inf
+    if not len(space):
         return inf
-    layers = price_layers(problem.setting, problem.network, layouts)
     policies = tuple(sorted({policy for one in policy_sets(request) for policy in one}))
-    given = (layers, problem.kinds, problem.num_kinds, policies)
-    fits = estimate_memory_floor_bytes(*given) <= claim_budget_bytes(problem.setting, request.fit_probability)
-    return float(np.where(fits, estimate_time_floor_s(*given), inf).min())
+    budget = claim_budget_bytes(problem.setting, request.fit_probability)
+    scan = Scan(problem, PricedSpace(problem, space), policies, budget)
+    for rows in scan.blocks():
+        if scan.left_s >= least_s:
+            break
+        least_s = min(least_s, float(scan.look(rows, least_s).bounds.min(initial=inf)))
+    return least_s
 
 
 def say_alone(request: Request, step_s: float) -> list[str]:

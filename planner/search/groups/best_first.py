@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from costmodel.layouts import Column, Layouts
 from costmodel.memory import claim_budget_bytes
+from costmodel.pipeline import ONE_F_ONE_B
 from planner.evaluate import Evaluated
 from planner.problem import Problem
 from planner.request import Request
@@ -82,7 +83,7 @@ class MixedRun:
         self.problem = with_pins(request, problem, self.policies)
         self.rows = MixedRows.price(self.problem, outcome.layouts)
         self.floors = self.bounds = np.zeros(len(self.rows))
-        self.best_s, self.proven = inf, [inf]
+        self.best_s, self.proven = request.within_s, [inf]
         self.done: set[int] = set()
         self.held = 0.0
 
@@ -97,11 +98,14 @@ class MixedRun:
         alive = np.flatnonzero(shares >= 1.0)
         outcome.pruned["memory"] = len(shares) - len(alive)
         alive = alive[np.argsort(self.bounds[alive], kind="stable")]
-        for start in range(0, len(alive), FIRST_LOOK):
-            if self.best_s < inf:
+        # Degrees decide what fits, and schedules hardly do.
+        plain = alive[rows.layouts.schedule[alive] == ONE_F_ONE_B]
+        alike = plain if len(plain) else alive
+        for start in range(0, len(alike), FIRST_LOOK):
+            if self.outcome.evaluated:
                 break
-            some = alive[start : start + FIRST_LOOK]
-            self._tighten(some, after_s, FAR * float(self.bounds[some].max()))
+            some = alike[start : start + FIRST_LOOK]
+            self._tighten(some, after_s, min(self.best_s, FAR * float(self.bounds[some].max())))
             self._place_in_turn(some, most=1)
         near = alive[self.bounds[alive] < self.best_s]
         self._tighten(near, after_s, self.best_s)
@@ -160,6 +164,6 @@ class MixedRun:
             outcome.evaluated.append(placed.evaluated)
             self.best_s = min(self.best_s, placed.step_s)
         if self.on_progress is not None:
-            best = None if self.best_s == inf else self.best_s
+            best = self.best_s if outcome.evaluated else None
             self.on_progress(Progress(len(outcome.layouts), len(outcome.steps_s), best, float(self.bounds[row])))
         return placed.evaluated is not None

@@ -12,8 +12,16 @@ from numpy.typing import NDArray
 
 from costmodel.dataparallel import estimate_step_extras
 from costmodel.layouts import POLICIES, Assignment, BoolColumn, Column
-from costmodel.memory import estimate_apart_bytes, estimate_claim_bytes, estimate_communicator_bytes
+from costmodel.memory import (
+    estimate_apart_bytes,
+    estimate_claim_bytes,
+    estimate_communicator_bytes,
+    host_budget_bytes,
+    nvme_budget_bytes,
+)
 from costmodel.pipeline import (
+    GPIPE,
+    ONE_F_ONE_B,
     estimate_least_in_flight,
     estimate_least_pending,
     estimate_receive_bytes,
@@ -29,6 +37,9 @@ REACHES = 3
 """How often what earlier ranks must hold is concluded from what later ones can."""
 
 MAIN_SHARE = 0.1
+SHORT = 0.99
+"""Share of the layers that is said to fit where some rank has no room for any."""
+
 ROUNDING = 1.0 + 1e-9
 
 
@@ -105,7 +116,7 @@ def tighten(
         limits = RankLimits(rows.take(members), policies, budgets, after_s[members])
         low, high = floor_s[members], np.full(len(members), best_s)
         for _ in range(BISECTIONS):
-            middle = 0.5 * (low + high)
+            middle = np.sqrt(low * high)
             ok = limits.can_reach(middle)
             low, high = np.where(ok, low, middle), np.where(ok, middle, high)
         bounds[members] = low
@@ -135,7 +146,7 @@ class RankLimits:
         share = (worth * number).mean(axis=0)
         main = [int(kind) for kind in np.flatnonzero(share >= MAIN_SHARE * share.sum())]
         # Of one kind layers are counted, and whole.
-        self.whole = len(main) == 1
+        self.whole, self.only_kind = len(main) == 1, kinds == 1
         unit = np.ones_like(worth[:, main]) if self.whole else worth[:, main]
         self.needed = unit @ number[main]
         self.worth = np.repeat(unit, len(chosen), axis=1)[:, None, :]
@@ -143,12 +154,29 @@ class RankLimits:
         forward = np.stack([table.forward for table in rows.tables], axis=1)
         # On the way to a rank lies all that earlier ranks do for a micro-batch, or only its forwards.
         before_s = np.where(split[..., None], forward[..., :kinds], least_s)[:, :, main]
+        self.least_s = (least_s[:, :, main] / unit[:, None, :]).min(axis=2)[:, self.homes]
         self.least_reach_s = (before_s / unit[:, None, :]).min(axis=2)[:, self.homes]
         times = [table.forward[:, :kinds, None] + table.backward[:, :kinds][:, :, chosen] for table in rows.tables]
+        # Of a layer's passes the forward's share, at most: what a rank may have done ahead.
+        share = (forward[..., :kinds] / least_s)[:, :, main].max(axis=2)[:, self.homes]
+        self._round_trips(share)
         by_group = np.stack(times, axis=1)[:, :, main].reshape(len(rows), len(rows.tables), -1)
         self.layer_s = by_group[:, self.homes]
         self._sends_and_ends(split, kinds)
         self._memory(main, chosen, budgets)
+
+    def _round_trips(self, share: Column) -> None:
+        """``trips``: where (5) of the stage program holds with a whole backward: 1F1B, and forwards first. With a_s
+        forwards ahead of the first backward, f their share and U all passes of one micro-batch:
+
+        T >= U + 2 D + (m - 1) w_s - (a_s - 1) F_s, and F_s is no more than f of its layers' time and its own.
+        """
+        layouts, pp = self.rows.layouts, len(self.homes)
+        first = layouts.schedule[:, None] == GPIPE
+        ahead = np.where(first, self.m, pp - np.arange(pp))
+        self.trips = (first | (layouts.schedule[:, None] == ONE_F_ONE_B)) & (self.m >= ahead)
+        self.trip_own = self.m - ahead
+        self.trip_weight = np.maximum(self.m - 1.0 - (ahead - 1.0) * share, 1e-9)
 
     def _sends_and_ends(self, split: BoolColumn, kinds: int) -> None:
         """``own_s``: what a rank does for a micro-batch beside its layers; ``reach_s``: of that, and of sends, what
@@ -168,6 +196,7 @@ class RankLimits:
         crossed_s = np.where(split, 1.0, 2.0) * edges.edge_s
         self.reach_s = np.zeros_like(ends_s)
         self.reach_s[:, 1:] = np.cumsum(before_s[:, :-1] + crossed_s, axis=1)
+        self.across_s = self.own_s.sum(axis=1) + 2.0 * edges.edge_s.sum(axis=1)
 
     def _memory(self, main: list[int], chosen: list[int], budgets: tuple[float, ...]) -> None:
         """``layer_bytes`` [n, pp, Q], and ``room`` [n, pp] that every rank has for layers."""
@@ -183,13 +212,15 @@ class RankLimits:
         gathered = [(copied - empty_gathered) / total for _, copied in whole]
         # What stage 3 gathers levels off with more layers: the chord from none to all lies below, the flattest surely.
         flattest, third = np.min(gathered, axis=0), layouts.zero_stage[:, None] == 3
-        columns = []
+        columns, away = [], []
         for kind, slope, own in zip(main, slopes, gathered, strict=True):
             slope = slope + np.where(third, flattest, own)
-            saved = self._by_rank("saved_bytes", (slice(None), kind, chosen))
-            pending = self._by_rank("pending_bytes", (slice(None), kind, chosen))
+            at = (slice(None), kind, chosen)
+            saved, pending = self._by_rank("saved_bytes", at), self._by_rank("pending_bytes", at)
             columns.append(slope[..., None] + in_flight * saved + waiting * pending)
+            away.append(in_flight * (self._by_rank("host_bytes", at) + self._by_rank("nvme_bytes", at)))
         self.layer_bytes = np.maximum(np.concatenate(columns, axis=-1), 1.0)
+        self.all_bytes = self.layer_bytes + np.concatenate(away, axis=-1)
         fixed = empty + empty_gathered
         fixed[:, 0] += in_flight[:, 0, 0] * self._by_rank("saved_bytes", (slice(None), kinds, 0))[:, 0]
         working = self._by_rank("working_bytes", (slice(None), slice(0, kinds)))[..., chosen].min(axis=(2, 3))
@@ -200,6 +231,10 @@ class RankLimits:
         received = estimate_receive_bytes(table.setting, layouts, rank)
         always = fixed + working + estimate_claim_bytes(table.setting, static[:, None], received)
         self.room = np.array([budgets[home] for home in homes]) - always
+        settings = [table.setting for table in rows.tables]
+        beside = [host_budget_bytes(setting) + nvme_budget_bytes(setting) for setting in settings]
+        self.all_room = np.where(self.room >= 0.0, self.room + np.array([beside[home] for home in homes]), -1.0)
+        self.offloads = bool((self.all_bytes > self.layer_bytes).any())
 
     def _by_rank(self, name: str, at: tuple[object, ...]) -> Column:
         """[n, pp, ...] of the layer costs, from each rank's own group."""
@@ -221,7 +256,13 @@ class RankLimits:
     def held_share(self) -> Column:
         """[n] what the ranks together could take, however long that took, of what there is."""
         held = ROUNDING * (np.maximum(self.room, 0.0)[..., None] * self.worth / self.layer_bytes).max(axis=-1)
-        return np.asarray((np.floor(held) if self.whole else held).sum(axis=1) / self.needed)
+        share = (np.floor(held) if self.whole else held).sum(axis=1) / self.needed
+        return np.asarray(np.where(self._all_hold(held), share, np.minimum(share, SHORT)))
+
+    def _all_hold(self, held: Column) -> BoolColumn:
+        """[n] whether no rank is left without a layer."""
+        enough = held >= 1.0 if self.only_kind else self.room >= 0.0
+        return np.asarray(enough.all(axis=1))
 
     def can_reach(self, step_s: Column) -> NDArray[np.bool_]:
         """[n] whether the ranks together could take all layers within ``step_s``.
@@ -231,17 +272,30 @@ class RankLimits:
         """
         makespan_s = (step_s / (1.0 + self.rows.jitter) - self.after_s)[:, None]
         soonest_s = np.minimum.accumulate(self.least_reach_s, axis=1)
-        reach_s, held = self.reach_s, self._held(makespan_s - self.reach_s)
+        held = self._held((makespan_s - self.reach_s) / self.m - self.own_s)
         for _ in range(REACHES):
             from_here = np.cumsum(held[:, ::-1], axis=1)[:, ::-1]
             before = np.maximum(self.needed[:, None] - from_here, 0.0)
-            later_s = reach_s.copy()
+            later_s = self.reach_s.copy()
             later_s[:, 1:] += before[:, 1:] * soonest_s[:, :-1]
-            held = self._held(makespan_s - later_s)
-        return np.asarray(held.sum(axis=1) >= self.needed)
+            time_s = (makespan_s - later_s) / self.m - self.own_s
+            around_s = (self.across_s + self._least_passes_s(held))[:, None]
+            trip_s = (makespan_s - around_s - self.trip_own * self.own_s) / self.trip_weight
+            held = self._held(np.where(self.trips, np.minimum(time_s, trip_s), time_s))
+        return np.asarray((held.sum(axis=1) >= self.needed) & self._all_hold(held))
 
-    def _held(self, left_s: Column) -> Column:
-        """[n, pp] worth of layers that fits (T - r_s) / m seconds a micro-batch and the rank's memory."""
-        time_s = left_s / self.m - self.own_s
-        held = ROUNDING * placeable_worth(time_s, self.room, self.layer_s, self.layer_bytes, self.worth)
+    def _least_passes_s(self, held: Column) -> Column:
+        """[n] seconds of one micro-batch through all layers, as many of them as can be on the faster ranks."""
+        order = np.argsort(self.least_s, axis=1)
+        room, times_s = (np.take_along_axis(column, order, axis=1) for column in (held, self.least_s))
+        taken = np.clip(self.needed[:, None] - (np.cumsum(room, axis=1) - room), 0.0, room)
+        return np.asarray((taken * times_s).sum(axis=1))
+
+    def _held(self, time_s: Column) -> Column:
+        """[n, pp] worth of layers that fits so many seconds a micro-batch and the rank's memory, and all that is kept
+        on the device or beside it the memory of both."""
+        held = placeable_worth(time_s, self.room, self.layer_s, self.layer_bytes, self.worth)
+        if self.offloads:
+            held = np.minimum(held, placeable_worth(time_s, self.all_room, self.layer_s, self.all_bytes, self.worth))
+        held = ROUNDING * held
         return np.floor(held) if self.whole else held

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
-from costmodel.schema.errors import SolverTimeout
+from costmodel.schema.errors import Infeasible, SolverTimeout
 from costmodel.schema.plan import Plan
 from planner.assemble import build_plan
 from planner.constraints.words import words_of
@@ -34,6 +35,8 @@ def find_mixed(request: Request, problem: Problem, on_progress: Callable[[Progre
                 outcome.bound_s,
                 "raise --time-limit, or narrow the space with --fix",
             )
+        if len(outcome.layouts) and request.within_s < inf:
+            raise Infeasible(f"no layout that fits takes a step in less than {request.within_s:.3g} s")
         raise explain_mixed(request, outcome, run.held if run is not None else 0.0)
     alternatives = rank_alternatives(
         request, outcome.layouts.row, best, run.place, run.next_rows(), tuple(outcome.evaluated)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import gcd
 
 from costmodel.schema.errors import Infeasible
+from planner.mixed import can_mix
 from planner.request import Request
 from planner.search.groups.alone import groups_alone
 from planner.search.groups.best_first import MixedOutcome
@@ -17,10 +18,11 @@ def explain_mixed(request: Request, outcome: MixedOutcome, held: float) -> Infea
     name, devices, under = request.model.name, request.devices_said, said_constraints(request)
     if not len(outcome.layouts):
         common = gcd(*(group.num_devices for group in request.cluster.unlike_groups))
+        schedules = ", ".join(name for name in request.runtime.schedules if can_mix(name))
         message = (
             f"no layout of {name} exists on {devices} with global batch {request.workload.global_batch_size} and"
-            f" sequence {request.workload.seq_len}{under}: a stage's tp · cp · dp must divide {common}, and its stages"
-            f" be no more than the {request.model.num_layers} layers"
+            f" sequence {request.workload.seq_len}{under}: a stage's tp · cp · dp must divide {common}, there must be"
+            f" no more stages than {request.model.num_layers} layers, and schedules are {schedules}"
         )
     elif held < 1.0:
         message = f"{name} does not fit on {devices}: the leanest layout has room for {held:.0%} of its layers" + under

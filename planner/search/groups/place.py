@@ -30,15 +30,13 @@ from planner.search.mixes import Slot
 from planner.search.options import Option, OptionColumns, SlotRooms
 from planner.search.placed import Placed, deal
 from planner.search.stages import StageChoice, StageProblem, path_bound_s, solve_stages
+from planner.simulator import StageTimes, simulate_many
 
 GROWTH = (1.01, 1.03, 1.08, 1.2, 1.6, 3.0, 10.0)
 """Step times asked for, over the layout's bound."""
 
 CLOSE = 1e-3
 """Choices this near to a bound of the stage program need no integer program."""
-
-NEARLY = 1.05
-"""A placement within so much of the best is worth moving its cuts."""
 
 ROUNDING = 1.0 + 1e-9
 
@@ -222,23 +220,37 @@ class _Pipe:
         """What was chosen, on the timeline."""
         if bound_s >= best_s:
             return Placed(None, bound_s, slower=True)
-        best = self._evaluate(chosen)
-        if best.step_time_s > bound_s * (1.0 + CLOSE) and best.step_time_s < best_s * NEARLY:
-            best = self._moved(chosen, best)
+        best = self._evaluate(self._moved(chosen, bound_s))
         return Placed(best, min(bound_s, best.step_time_s), step_s=best.step_time_s)
 
-    def _moved(self, chosen: Sequence[StageChoice], best: Evaluated) -> Evaluated:
-        """The best that is reached by moving one cut by one layer, as long as that helps: the stage program knows some
-        paths through the schedule, and the simulator all of them."""
-        better = True
-        while better:
-            better = False
-            for cut, by in product(range(1, len(chosen)), (-1, 1)):
-                moved = self._with_cut(chosen, cut, chosen[cut].start + by)
-                found = None if moved is None else self._evaluate(moved)
-                if moved is not None and found is not None and found.step_time_s < best.step_time_s:
-                    chosen, best, better = moved, found, True
-        return best
+    def _moved(self, chosen: Sequence[StageChoice], bound_s: float) -> Sequence[StageChoice]:
+        """With single cuts moved by one layer as long as that helps: the stage program knows some paths through the
+        schedule, and the simulator all of them."""
+        step_s = float(self._steps_s([chosen])[0])
+        while step_s > bound_s * (1.0 + CLOSE):
+            moves = [
+                self._with_cut(chosen, cut, chosen[cut].start + by)
+                for cut, by in product(range(1, len(chosen)), (-1, 1))
+            ]
+            near = [moved for moved in moves if moved is not None]
+            steps_s = self._steps_s(near) if near else np.array([inf])
+            if steps_s.min() >= step_s:
+                break
+            chosen, step_s = near[int(steps_s.argmin())], float(steps_s.min())
+        return chosen
+
+    def _steps_s(self, several: Sequence[Sequence[StageChoice]]) -> Column:
+        """[n] simulated steps."""
+        options = [[choice.option for choice in chosen] for chosen in several]
+        forward_s, backward_s, weight_s, extras_s = (
+            np.array([[getattr(option, name) for option in row] for row in options])
+            for name in ("forward_s", "backward_s", "weight_grad_s", "extras_s")
+        )
+        times = StageTimes(
+            forward_s, np.maximum(backward_s - weight_s, 0.0), weight_s, edge_s=self.rows.edges.edge_s[0]
+        )
+        makespans_s = simulate_many(build_order(self.rows.tables[0]), times)
+        return np.asarray((makespans_s + extras_s.max(axis=1)) * (1.0 + self.rows.jitter[0]))
 
     def _with_cut(self, chosen: Sequence[StageChoice], cut: int, at: int) -> list[StageChoice] | None:
         """The stages before and after a cut joined elsewhere; None where one has no option there that was priced."""

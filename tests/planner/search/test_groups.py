@@ -17,7 +17,10 @@ from costmodel.catalog.devices import load_device
 from costmodel.layouts import even_split
 from costmodel.schema.errors import Infeasible
 from costmodel.schema.plan import Plan
+from planner.binding import what_binds
+from planner.constraints import LayerPin
 from planner.evaluate import Evaluated, evaluate
+from planner.mixed import group_of_ranks
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.request import Request
@@ -26,6 +29,7 @@ from planner.search.groups.best_first import MixedOutcome, MixedRun, search_mixe
 from planner.search.groups.bounds import estimate_after_s, estimate_floor_s, tighten
 from planner.search.groups.space import enumerate_mixed
 from planner.search.placed import deal
+from planner.sensitivity import sweep
 
 AMPLE = 1e15
 
@@ -105,7 +109,7 @@ def claims(evaluated: Evaluated) -> np.ndarray:
     return evaluated.priced.memory.claim[0]
 
 
-@pytest.mark.parametrize("seed", range(14))
+@pytest.mark.parametrize("seed", range(12))
 def test_a_placement_is_the_best_of_all_splits(seed: int) -> None:
     """Three layouts each, with memory ample and short."""
     draw = Random(seed)
@@ -135,7 +139,7 @@ def test_a_placement_is_the_best_of_all_splits(seed: int) -> None:
             assert slow.slower
 
 
-@pytest.mark.parametrize("seed", range(100, 120))
+@pytest.mark.parametrize("seed", range(100, 116))
 def test_no_random_placement_beats_the_bounds(seed: int) -> None:
     """8 layouts x 2 placements each, against the floor and tight bounds of ample and of just enough memory."""
     draw = Random(seed)
@@ -256,3 +260,47 @@ def test_no_stage_divides_both_groups() -> None:
     cluster = join(group_of("h100", 1, 3), group_of("a100-80g", 1, 8))
     with pytest.raises(Infeasible, match=r"no layout of dense exists on 3 h100 \+ 8 a100-80g .* must divide 1"):
         find_plan(build_mixed(build_model(num_layers=8), cluster))
+
+
+def test_three_groups_turn_round() -> None:
+    """Whichever is first, the others follow in the file's order; the slowest takes fewest layers."""
+    cluster = join(group_of("h200", 1, 2), group_of("h100", 1, 2), group_of("a100-80g", 1, 2))
+    fixed = {"tp": 2, "micro_batch_size": 1, "schedule": "1f1b"}
+    request = build_mixed(DEEP, cluster, fixed=fixed, global_batch_size=64, seq_len=4096, top=0)
+    layouts = enumerate_mixed(request)
+    assert set(layouts.first_group.tolist()) == {0, 1, 2}
+    homes = [group_of_ranks(cluster, layouts.row(row)) for row in range(len(layouts))]
+    assert set(homes) == {(0, 1, 2), (1, 2, 0), (2, 0, 1)}
+    plan = find_plan(request)
+    devices = [stage.device for stage in plan.prediction.memory.per_stage]
+    held = dict(zip(devices, plan.pipeline.layers_per_stage, strict=True))
+    assert held["a100-80g"] < min(held["h100"], held["h200"])
+
+
+def test_what_the_user_pins_holds_over_groups() -> None:
+    asked = {"tp": 4, "schedule": "1f1b", "micro_batch_size": 1}
+    first = find_plan(build_mixed(DEEP, TWO, top=0, fixed=asked | {"first_group": 1}))
+    assert first.layout.first_group == 1
+    lengths = find_plan(build_mixed(DEEP, TWO, top=0, fixed=asked | {"layers_per_stage": (4, 6, 6)}))
+    assert lengths.pipeline.layers_per_stage == (4, 6, 6)
+    assert lengths.prediction.step_time_s.mean > first.prediction.step_time_s.mean
+    pinned = find_plan(build_mixed(DEEP, TWO, top=0, fixed=asked, pins=(LayerPin("recompute", 0, 1, "full"),)))
+    assert [layer.recompute for layer in pinned.layers[:3]] == ["full", "full", "none"]
+
+
+def test_a_changed_machine_is_searched_as_several_kinds() -> None:
+    plan = find_plan(build_mixed(DEEP, TWO, top=0, fixed={"tp": 4, "schedule": "1f1b", "micro_batch_size": 1}))
+    (found,) = sweep(plan, (("compute", 2.0),)).outcomes
+    assert found.best_step_time_s is not None
+    assert 0.4 < found.best_step_time_s / plan.prediction.step_time_s.mean < 0.95
+
+
+def test_memory_that_binds_is_the_ranks_own() -> None:
+    """Of 80 GB beside 40 GB the smaller device is named, though the larger holds more."""
+    cluster = join(group_of("a100-80g", 1, 2), group_of("a100-40g", 1, 2))
+    fixed = {"tp": 1, "dp_shard": 1, "dp_replicate": 1, "micro_batch_size": 1, "schedule": "1f1b", "first_group": 1}
+    model = build_model(num_layers=12, hidden=4096, vocab=1000)
+    plan = find_plan(build_mixed(model, cluster, seq_len=8192, fixed=fixed, top=0))
+    memory = next(one for one in what_binds(plan) if one.rule == "memory")
+    rank = int(memory.says.split(" on rank ")[1].split(",")[0])
+    assert plan.prediction.memory.per_stage[rank].device == "a100-40g"
