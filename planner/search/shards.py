@@ -21,7 +21,7 @@ def grow_shard_groups(request: Request, table: Table) -> Table:
     Gradients are always split over dp_shard · cp. Parameters go over nearer ranks, and once more from forward to
     backward over nearer ones yet, in groups that fill a unit of some network level; optimizer state beyond its replica
     goes over all ranks. Left out, since other rows are never worse: parameters in either way where a pipeline keeps
-    them gathered; optimizer state at stage 1, or where a pipeline keeps gradients whole, as a larger dp_shard does it.
+    them gathered.
     """
     for name, technique in TECHNIQUES.items():
         if technique not in request.runtime.state.shard_groups:
@@ -50,11 +50,11 @@ def _sizes(request: Request, name: str, table: Table) -> list[IntColumn]:
 def _legal(request: Request, name: str, table: Table, size: IntColumn) -> NDArray[np.bool_]:
     rules = request.runtime.state
     around = table["dp_shard"] * (_context(table) if rules.shards_over_cp else 1)
-    deferred = (table["pp"] > 1) & rules.full_grads_under_pipeline
     if name == "shard_optim":
         every = table["dp_replicate"] * table["dp_shard"] * _context(table)
         further = (size > around) & (size % around == 0) & (every % np.maximum(size, 1) == 0)
-        return np.asarray((table["zero_stage"] >= 2) & ~deferred & further)
+        return np.asarray((table["zero_stage"] >= 1) & further)
+    deferred = (table["pp"] > 1) & rules.full_grads_under_pipeline
     own = table.get("shard_params", np.zeros_like(size))
     whole = np.where(own > 0, own, around) if name == "reshard_after_forward" else around
     nearer = (size > 0) & (size < whole) & (whole % np.maximum(size, 1) == 0)

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pricing import make_problem, price_uniform
+from pricing import make_problem, make_request, price_uniform
 from small_instances import build_model, build_request, slower, with_budget, with_request
 
 from costmodel.catalog.runtimes import load_runtime
-from costmodel.layouts import Layouts
+from costmodel.layouts import POLICIES, Layouts
 from costmodel.price import Priced
 from costmodel.schema.layout import Layout
 from costmodel.schema.runtime import Runtime
@@ -190,6 +190,30 @@ def test_bytes_of_moments_per_parameter() -> None:
     assert per_param["int8"] == pytest.approx(2.0 + 2 * 4 / 256)
     assert per_param["fp8"] == pytest.approx(2.0 + 2 * 12 / 128)
     assert per_param["low-rank"] == pytest.approx((2.0 * (params - ends) + 8.0 * ends) / params)
+
+
+def test_fp8_moments_and_8_bit_activations_save_a_third_of_a_7b_models_memory() -> None:
+    """Published for COAT: 1.54 times less than BF16, end to end. The model gives 1.58 for a sequence of 2,048 tokens a
+    device on four; larger micro-batches save more, the moments alone 1.32.
+
+    Source: Xi et al. 2024 (COAT), abstract.
+    """
+    request = make_request("llama-2-7b", 4, runtime="torch", seq_len=2048)
+    techniques = {"int8_activations": True, "optimizer_formats": ("fp32", "fp8")}
+    runtime = request.runtime.model_copy(update=techniques)
+    allowed = frozenset({"int8_activations", "fp8_optimizer"})
+    problem = Problem.from_request(with_request(request, runtime=runtime, allowed=allowed))
+    names = [policy.name for policy in POLICIES]
+
+    def allocated_bytes(name: str, policy: str, sequences: int = 1) -> float:
+        layout = Layout(dp_shard=4, zero_stage=3, micro_batch_size=sequences, optimizer_format=name)
+        priced = price_uniform(problem, Layouts.from_rows([(layout, "1f1b")]), names.index(policy))
+        return float(priced.peak_allocated_bytes[0])
+
+    saved = allocated_bytes("fp32", "none") / allocated_bytes("fp8", "none+int8")
+    assert saved == pytest.approx(1.54, rel=0.05)
+    assert allocated_bytes("fp32", "none") / allocated_bytes("fp8", "none") < saved
+    assert allocated_bytes("fp32", "none", 4) / allocated_bytes("fp8", "none+int8", 4) > saved
 
 
 def test_a_projection_that_takes_longer_than_it_saves_is_not_chosen() -> None:
