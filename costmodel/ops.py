@@ -55,7 +55,7 @@ class Setting:
         """Between one device and its host, one way, while all devices of the node copy: its link, or its share of the
         host's memory bandwidth.
         """
-        return min(self.host.device_link_bytes_per_s, self.host.memory_bytes_per_s / self.devices_per_node)
+        return min(self.host.copy_bytes_per_s, self.host.memory_bytes_per_s / self.devices_per_node)
 
     @property
     def nvme_bytes_per_s(self) -> float:

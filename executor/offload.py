@@ -1,7 +1,8 @@
 """Where saved activations wait for the backward pass: on the device, or a share of them in host memory.
 
-On CUDA the copies run on a stream of their own, to and from pinned memory; on the CPU backend they are plain copies,
-counted as host memory (see ``executor.memory``), so that a plan with offload runs the same code everywhere.
+On CUDA the copies run on streams of their own, one each way, to and from pinned memory; on the CPU backend they are
+plain copies, counted as host memory (see ``executor.memory``), so that plans with offload run the same code everywhere.
+When a layer's backward begins, what the layer before it put away is fetched, so that its copy hides behind this one.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -25,7 +26,7 @@ SMALLEST_OFFLOADED_BYTES = 1024
 class _OnHost:
     """A tensor's values in host memory, and how to make the tensor again."""
 
-    __slots__ = ("__weakref__", "host", "like", "ready", "restored")
+    __slots__ = ("__weakref__", "fetched", "host", "like", "ready", "restored")
 
     def __init__(self, tensor: Tensor) -> None:
         self.like = (
@@ -33,6 +34,7 @@ class _OnHost:
             if isinstance(tensor, DTensor)
             else None
         )
+        self.fetched: _Fetched | None = None
         self.restored: weakref.ref[Tensor] | None = None
         self.host, self.ready = _to_host(_local(tensor))
 
@@ -40,13 +42,21 @@ class _OnHost:
         """The tensor on the device again; uses that overlap in time share one copy."""
         if self.restored is not None and (alive := self.restored()) is not None:
             return alive
-        local = _to_device(self.host, self.ready, device)
+        self.fetch(device)
+        assert self.fetched is not None
+        local = self.fetched.arrived()
+        self.fetched = None
         tensor = local
         if self.like is not None:
             mesh, placements, shape, stride = self.like
             tensor = DTensor.from_local(local, mesh, placements, run_check=False, shape=shape, stride=stride)
         self.restored = weakref.ref(tensor)
         return tensor
+
+    def fetch(self, device: torch.device) -> None:
+        """Start the copy back, unless it is under way or its result is alive."""
+        if self.fetched is None and (self.restored is None or self.restored() is None):
+            self.fetched = _Fetched(self.host, self.ready, device)
 
 
 class _OnDevice:
@@ -62,12 +72,16 @@ class Keep:
     """Keeps what one layer saves in one forward pass, about ``share`` of its bytes on the host. Parameters stay.
 
     ``pack`` and ``unpack`` are also the pair of hooks that ``torch.autograd.graph.saved_tensors_hooks`` takes.
+    ``earlier``: what the layer before keeps of the same micro-batch; its backward comes next.
     """
 
     packed_types = (_OnHost, _OnDevice)
 
-    def __init__(self, share: float, device: torch.device, parameters: Iterable[Tensor] = ()) -> None:
+    def __init__(
+        self, share: float, device: torch.device, parameters: Iterable[Tensor] = (), earlier: Keep | None = None
+    ) -> None:
         self.share, self.device = share, device
+        self.earlier = None if earlier is None else weakref.ref(earlier)
         self.seen_bytes = self.host_bytes = 0
         self.parameter_pointers = {_storage(parameter).data_ptr() for parameter in parameters} if share else set()
         self.copies: dict[tuple[Any, ...], tuple[weakref.ref[torch.UntypedStorage], weakref.ref[_OnHost]]] = {}
@@ -95,8 +109,38 @@ class Keep:
         return copy
 
     def unpack(self, packed: _OnHost | _OnDevice) -> Tensor:
-        """The tensor that ``pack`` put away."""
+        """The tensor that ``pack`` put away. The first one asked for also fetches what the layer before put away."""
+        earlier, self.earlier = self.earlier, None
+        if earlier is not None and (keep := earlier()) is not None:
+            keep.fetch()
         return packed.tensor if isinstance(packed, _OnDevice) else packed.restore(self.device)
+
+    def fetch(self) -> None:
+        """Start all copies back to the device, in the order in which a backward pass asks for them."""
+        for _, reference in reversed(self.copies.values()):
+            if (copy := reference()) is not None:
+                copy.fetch(self.device)
+
+
+class Chain:
+    """The layers of one stage in order: each forward pass tells what it keeps to the next layer's."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self.last: weakref.ref[Keep] | None = None
+
+    def add_layer(self) -> int:
+        """One layer more; its position."""
+        self.length += 1
+        return self.length - 1
+
+    def append(self, keep: Keep) -> None:
+        """What a layer keeps of the micro-batch that passes through it."""
+        self.last = weakref.ref(keep)
+
+    def before(self, position: int) -> Keep | None:
+        """What the layer before ``position`` keeps of the same micro-batch."""
+        return None if position == 0 or self.last is None else self.last()
 
 
 def _local(tensor: Tensor) -> Tensor:
@@ -111,7 +155,9 @@ def _storage(tensor: Tensor) -> torch.UntypedStorage:
 
 
 @cache
-def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+def _copy_stream(device: torch.device, direction: Literal["out", "in"]) -> torch.cuda.Stream:
+    """One stream each way: a pipeline's forwards put away while its backwards fetch."""
+    del direction
     return torch.cuda.Stream(device)
 
 
@@ -122,7 +168,7 @@ def _to_host(tensor: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     if not on_cuda:
         host.copy_(tensor)
         return host, None
-    stream = _copy_stream(tensor.device)
+    stream = _copy_stream(tensor.device, "out")
     stream.wait_stream(torch.cuda.current_stream(tensor.device))
     with torch.cuda.stream(stream):
         host.copy_(tensor, non_blocking=True)
@@ -130,14 +176,26 @@ def _to_host(tensor: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
     return host, stream.record_event()
 
 
-def _to_device(host: Tensor, ready: torch.cuda.Event | None, device: torch.device) -> Tensor:
-    if ready is None:
-        return host.clone()
-    stream = _copy_stream(device)
-    current = torch.cuda.current_stream(device)
-    stream.wait_event(ready)
-    with torch.cuda.stream(stream):
-        tensor = host.to(device, non_blocking=True)
-    current.wait_stream(stream)
-    tensor.record_stream(current)
-    return tensor
+class _Fetched:
+    """A tensor on its way from host memory to the device."""
+
+    __slots__ = ("ready", "tensor")
+
+    def __init__(self, host: Tensor, ready: torch.cuda.Event | None, device: torch.device) -> None:
+        self.ready: torch.cuda.Event | None = None
+        if ready is None:
+            self.tensor = host.clone()
+            return
+        stream = _copy_stream(device, "in")
+        stream.wait_event(ready)
+        with torch.cuda.stream(stream):
+            self.tensor = host.to(device, non_blocking=True)
+        self.ready = stream.record_event()
+
+    def arrived(self) -> Tensor:
+        """The tensor, once work queued from now on may read it."""
+        if self.ready is not None:
+            current = torch.cuda.current_stream(self.tensor.device)
+            current.wait_event(self.ready)
+            self.tensor.record_stream(current)
+        return self.tensor

@@ -14,6 +14,7 @@ from costmodel.schema.plan import Plan, PlanLayer
 from costmodel.schema.schedule import VOCAB_KINDS, Schedule
 from executor.activations import keep_activations
 from executor.initialise import materialise
+from executor.offload import Chain
 from executor.sharding import Sharding
 from executor.tensor_parallel import split_embedding, split_head, split_layer
 from executor.vocabulary import VocabularyPart
@@ -88,8 +89,9 @@ class StageBuilder:
         tied = first and last and stage.embed_tokens.weight is stage.lm_head.weight
         if first:
             self._prepare_embedding(stage, tied)
+        chain = Chain()
         for layer in self.layers(index):
-            self._prepare_layer(stage.layers[str(layer.index)], layer)
+            self._prepare_layer(stage.layers[str(layer.index)], layer, chain)
         if last:
             self._prepare_head(stage, tied)
         self.sharding.shard(stage)
@@ -102,11 +104,11 @@ class StageBuilder:
         if not tied:
             self.sharding.shard(stage.embed_tokens)
 
-    def _prepare_layer(self, module: nn.Module, layer: PlanLayer) -> None:
+    def _prepare_layer(self, module: nn.Module, layer: PlanLayer, chain: Chain) -> None:
         self._materialise(module, f"layers.{layer.index}")
         if self.plan.layout.tp > 1:
             split_layer(module, self.mesh["tp"], sequence_parallel=self.plan.layout.sequence_parallel)
-        keep_activations(module, layer.recompute, layer.offload, self.device)
+        keep_activations(module, layer.recompute, layer.offload, self.device, chain)
         self.sharding.shard(module)
 
     def _prepare_head(self, stage: Any, tied: bool) -> None:

@@ -68,7 +68,7 @@ def _on_device(device: DeviceSpec, seconds: Column) -> Column:
 
 
 def _host_link(_: DeviceSpec, cluster: ClusterSpec, batch: Batch) -> Column:
-    return batch.sizes["bytes"] / cluster.groups[0].host.device_link_bytes_per_s
+    return batch.sizes["bytes"] / cluster.groups[0].host.copy_bytes_per_s
 
 
 def _collective(kind: Collective) -> Callable[[DeviceSpec, ClusterSpec, Batch], Column]:

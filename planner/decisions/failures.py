@@ -81,7 +81,7 @@ def estimate_goodput(plan: Plan, reliability: Reliability) -> Goodput:
     storage = reliability.storage_bytes_per_s or STORAGE_BYTES_PER_S_PER_DEVICE * devices
     saved = estimate_checkpoint_bytes(plan)
     write_s = saved / storage
-    link = plan.cluster.groups[0].host.device_link_bytes_per_s
+    link = plan.cluster.groups[0].host.copy_bytes_per_s
     stall_s = saved / devices / link if reliability.asynchronous else write_s
     after_s = write_s if reliability.asynchronous else 0.0
     restart_s = (RESTART_S if reliability.restart_s is None else reliability.restart_s) + write_s

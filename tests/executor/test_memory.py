@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from executor.memory import host_allocations, measure_peak_memory
-from executor.offload import Keep
+from executor.offload import Chain, Keep
 
 CPU = torch.device("cpu")
 KIB = 1024
@@ -105,3 +105,28 @@ def test_reused_addresses_are_not_mistaken_for_the_same_tensor() -> None:
         packed.append(keep.pack(tensor))
         del tensor
     assert [keep.unpack(away)[0].item() for away in packed] == list(range(20))
+
+
+def test_a_layers_backward_fetches_what_the_layer_before_put_away() -> None:
+    chain, kept = Chain(), []
+    for position in (chain.add_layer(), chain.add_layer(), chain.add_layer()):
+        keep = Keep(1.0, CPU, earlier=chain.before(position))
+        chain.append(keep)
+        values = [torch.full((2 * KIB,), float(position + at)) for at in range(2)]
+        kept.append((keep, values, [keep.pack(value) for value in values]))
+    assert kept[0][0].earlier is None
+    for keep, values, packed in reversed(kept):
+        assert [away.fetched is not None for away in packed] == [keep is not kept[2][0]] * 2
+        for value, away in zip(values, packed, strict=True):
+            torch.testing.assert_close(keep.unpack(away), value)
+            assert away.fetched is None
+
+
+def test_a_stages_first_layer_has_none_before_it() -> None:
+    """Of the next micro-batch, that is: the stage's last layer has just passed the one before."""
+    chain = Chain()
+    first, last = chain.add_layer(), chain.add_layer()
+    keep = Keep(1.0, CPU, earlier=chain.before(last))
+    chain.append(keep)
+    assert chain.before(first) is None
+    assert chain.before(last) is keep

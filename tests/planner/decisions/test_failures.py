@@ -42,7 +42,7 @@ def test_times_follow_from_bytes_and_bandwidth(make_plan: Any) -> None:
     assert goodput.mtbf_s == pytest.approx(DEVICE_MTBF_S / 8)
     assert goodput.interval_s == pytest.approx(sqrt(2 * 40 * goodput.mtbf_s), rel=0.02)
     background = estimate_goodput(plan, Reliability(storage_bytes_per_s=saved / 40, restart_s=100, asynchronous=True))
-    link = plan.cluster.groups[0].host.device_link_bytes_per_s
+    link = plan.cluster.groups[0].host.copy_bytes_per_s
     assert background.checkpoint_stall_s == pytest.approx(saved / 8 / link)
     assert background.share > goodput.share
 
