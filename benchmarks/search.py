@@ -32,7 +32,7 @@ CASES: dict[str, dict[str, Any]] = {
         "model": "megatron-gpt-1t", "gpus": 3072, "gpu": "a100-80g", "runtime": "megatron-2021", "seq_len": 2048,
         "global_batch_size": 3072,
     },
-    "llama-70b/32 h100 + 64 a100": {"model": "llama-70b", "cluster": ROOT / "examples" / "cluster.toml"},
+    "llama-70b/h100+a100": {"model": "llama-70b", "cluster": ROOT / "examples" / "cluster.toml"},
 }  # fmt: skip
 """Arguments of ``planner.request.build_request``; H100, the runtime ``torch`` and 4 Mi tokens where nothing is said."""
 
@@ -79,10 +79,24 @@ def _bound_all(request: Any) -> None:
     from planner.search.space import enumerate_space
 
     problem = Problem.from_request(request)
+    if problem.others:
+        _bound_groups(request, problem)
+        return
     policies = tuple(sorted({policy for one in policy_sets(request) for policy in one}))
     scan = Scan(problem, PricedSpace(problem, enumerate_space(request)), policies, float("inf"))
     for rows in scan.blocks():
         scan.look(rows, float("inf"))
+
+
+def _bound_groups(request: Any, problem: Any) -> None:
+    """The same over unlike groups of nodes."""
+    from planner.search.groups.best_first import MixedOutcome, MixedRun
+    from planner.search.groups.bounds import estimate_after_s, estimate_floor_s, held_shares
+    from planner.search.groups.space import enumerate_mixed
+
+    run = MixedRun(request, problem, MixedOutcome(enumerate_mixed(request)), 0.0, None)
+    held_shares(run.rows, run.policies, run.budgets)
+    estimate_floor_s(run.rows, run.policies, estimate_after_s(run.rows, run.policies))
 
 
 def _in_own_process(name: str, repeat: int) -> dict[str, Any]:

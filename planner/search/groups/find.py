@@ -16,12 +16,17 @@ from planner.search.find import RELAXATIONS, certify
 from planner.search.groups.alone import say_alone
 from planner.search.groups.best_first import search_mixed
 from planner.search.groups.infeasible import explain_mixed
+from planner.search.placed import Placed
 from planner.search.reasons import list_notes, rank_alternatives
 from planner.search.run import Progress
 from planner.spread import with_spread
 
 HELD = tuple(one for one in RELAXATIONS if one.name in ("overlap", "policies", "mixes", "stages", "paths"))
 """What loosens the bound here."""
+
+
+FARTHEST = 1.5
+"""Times the answer's step: what is slower is not worth showing beside it."""
 
 
 def find_mixed(request: Request, problem: Problem, on_progress: Callable[[Progress], None] | None = None) -> Plan:
@@ -38,8 +43,13 @@ def find_mixed(request: Request, problem: Problem, on_progress: Callable[[Progre
         if len(outcome.layouts) and request.within_s < inf:
             raise Infeasible(f"no layout that fits takes a step in less than {request.within_s:.3g} s")
         raise explain_mixed(request, outcome, run.held if run is not None else 0.0)
+    step_s = best.step_time_s
+
+    def place_other(row: int, limit_s: float) -> Placed:
+        return run.place(row, min(limit_s, FARTHEST * step_s))
+
     alternatives = rank_alternatives(
-        request, outcome.layouts.row, best, run.place, run.next_rows(), tuple(outcome.evaluated)
+        request, outcome.layouts.row, best, place_other, run.next_rows(), tuple(outcome.evaluated)
     )
     # Priced anew as a single row, so that the plan re-prices to the last bit.
     problem = with_spread(problem, best.placement, request.fit, request.calibration)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import gcd
 
 from costmodel.schema.errors import Infeasible
-from planner.mixed import can_mix
 from planner.request import Request
 from planner.search.groups.alone import groups_alone
 from planner.search.groups.best_first import MixedOutcome
+from planner.search.groups.space import is_tried
 from planner.search.infeasible import said_constraints
 from planner.search.reasons import layout_line
 
@@ -18,7 +18,7 @@ def explain_mixed(request: Request, outcome: MixedOutcome, held: float) -> Infea
     name, devices, under = request.model.name, request.devices_said, said_constraints(request)
     if not len(outcome.layouts):
         common = gcd(*(group.num_devices for group in request.cluster.unlike_groups))
-        schedules = ", ".join(name for name in request.runtime.schedules if can_mix(name))
+        schedules = ", ".join(name for name in request.runtime.schedules if is_tried(name))
         message = (
             f"no layout of {name} exists on {devices} with global batch {request.workload.global_batch_size} and"
             f" sequence {request.workload.seq_len}{under}: a stage's tp · cp · dp must divide {common}, there must be"

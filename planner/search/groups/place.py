@@ -54,6 +54,8 @@ def place_mixed(
         limit_s = asked_s / late * ROUNDING
         found = pipe.choose(limit_s)
         if found is None:
+            if not pipe.holds:
+                return Placed(None, inf)
             low_s = max(low_s, min(asked_s, best_s))
             continue
         chosen, floor_s, reached_s = found
@@ -119,6 +121,20 @@ class _Pipe:
         if problem.pinned.lengths or problem.setting.runtime.uneven_stages:
             return problem.pinned.lengths
         return tuple(even_split(len(problem.kinds), len(self.homes)))
+
+    @cached_property
+    def holds(self) -> bool:
+        """Whether the ranks' memory takes all layers in whatever time, where these are of one kind; else not known."""
+        problem, total = self.rows.problem, len(self.rows.problem.kinds)
+        if problem.num_kinds > 1 or self.lengths:
+            return True
+        counts, most = range(1, total - len(self.homes) + 2), np.zeros(len(self.homes), np.int64)
+        for group, table in enumerate(self.rows.tables):
+            slots = [Slot(rank, (count,)) for rank, home in enumerate(self.homes) if home == group for count in counts]
+            fits = SlotRooms(table, slots, self.policies).can_fit(self.budgets[group])[0]
+            for slot, fit in zip(slots, fits.tolist(), strict=True):
+                most[slot.rank] = max(most[slot.rank], slot.counts[0] * fit)
+        return bool(most.min() >= 1 and most.sum() >= total)
 
     def ranges(self, limit_s: float) -> list[Range]:
         """Every range that could be part of a placement within ``limit_s``."""
