@@ -61,12 +61,13 @@ def estimate_gather_jitter(setting: Setting, layouts: Layouts) -> Column:
 
 def estimate_step_extras(
     setting: Setting, network: Network, layouts: Layouts, params: LocalParams, rank: IntColumn, layers: Column,
-    forward_s: Column, backward_s: Column,
+    forward_s: Column, backward_s: Column, alike: IntColumn | None = None,
 ) -> StepExtras:  # fmt: skip
     """Gradient reduction, parameter gathers and the update of every rank.
 
     ``forward_s``, ``backward_s``: [n, S] one micro-batch on the rank: the compute that traffic may hide behind.
     ``layers``: [n, S] layers on the rank; the first gather and the last reduction, one layer's worth, never hide.
+    ``alike``: as ``GroupTraffic`` takes it.
     Stage 0: all-reduce. Stages 1-2: reduce-scatter once (stage 2: every micro-batch where the runtime does; stage 1: an
     all-reduce where the runtime does), gather once. Stage 3: gather for each forward and backward, reduce-scatter for
     each backward. Where a pipeline defers all that, one reduction; and stage 3 gathers for the forwards before the
@@ -74,7 +75,7 @@ def estimate_step_extras(
     further than parameters, or gradients, one gather and one reduction a step besides, over the ranks beyond.
     What copies move in device memory, at stages 2 and 3, takes time from compute and never hides.
     """
-    traffic = GroupTraffic(setting, network, layouts, params, layers)
+    traffic = GroupTraffic(setting, network, layouts, params, layers, alike)
     one = traffic.estimate_s()
     m = layouts.num_microbatches[:, None].astype(np.float64)
     stage = layouts.zero_stage[:, None]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, reduce
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from costmodel.collectives import Collective, Network, Placement, estimate_placed_s, estimate_sent_bytes
 from costmodel.layouts import Column, Layouts
@@ -56,16 +57,26 @@ class _Group:
 
 @dataclass(frozen=True)
 class GroupTraffic:
-    """``layers``: [n, S] layers on a rank, which say how many collectives it takes where nothing is put in buckets."""
+    """``layers``: [n, S] layers on a rank, which say how many collectives it takes where nothing is put in buckets.
+
+    ``alike``: [n] equal where rows have the same parameters, layers and groups, so that they are priced once; None:
+    each row is priced.
+    """
 
     setting: Setting
     network: Network
     layouts: Layouts
     params: LocalParams
     layers: Column
+    alike: NDArray[np.int64] | None = None
 
     def estimate_s(self) -> Passes:
         """[n, S] seconds of each pass: in as many collectives as there are buckets, each with its latency."""
+        if self.alike is not None:
+            _, rows, back = np.unique(self.alike, return_index=True, return_inverse=True)
+            params = LocalParams(*(getattr(self.params, one.name)[rows] for one in fields(LocalParams)))
+            some = GroupTraffic(self.setting, self.network, self.layouts.take(rows), params, self.layers[rows])
+            return Passes(*(column[back] for column in some.estimate_s()))
         rules, launch_s = self.setting.runtime.state, self.setting.device.kernel_launch_s
         found = []
         for group in self._groups:

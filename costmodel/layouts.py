@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 from typing import Any, Literal, Self, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.schedules import SCHEDULES, Stages, stages_of
+from costmodel.schedules import SCHEDULES, stages_of
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import (
     AXES,
@@ -284,11 +285,13 @@ class _Slots:
     head: BoolColumn
 
 
-def _slots(kinds: tuple[int, ...], num_kinds: int, stages: Stages) -> _Slots:
+@lru_cache(maxsize=4096)
+def _slots(kinds: tuple[int, ...], num_kinds: int, schedule: str, pp: int, vpp: int) -> _Slots:
     """Ranks with equal layers and ends share a slot.
 
     Memory falls with the rank for equal counts, so the first rank of a slot is its worst: nothing is lost.
     """
+    stages = stages_of(schedule, pp, vpp)
     lengths = even_split(len(kinds), stages.per_copy)
     counts = counts_per_rank(kinds, num_kinds, lengths, stages.stage_to_rank)
     members: dict[tuple[object, ...], list[int]] = {}
@@ -301,10 +304,12 @@ def _slots(kinds: tuple[int, ...], num_kinds: int, stages: Stages) -> _Slots:
 
 def uniform_assignment(kinds: Sequence[int], num_kinds: int, layouts: Layouts, policy: IntColumn | int) -> Assignment:
     """One policy for every layer of a row, layers split evenly; ``policy``: [n], or one for all rows."""
-    keys, row = np.unique(np.stack([layouts.schedule, layouts.pp, layouts.vpp], axis=1), axis=0, return_inverse=True)
-    tables = [
-        _slots(tuple(kinds), num_kinds, stages_of(SCHEDULE_CODES[code], pp, vpp)) for code, pp, vpp in keys.tolist()
-    ]
+    codes = (layouts.schedule * (np.max(layouts.pp, initial=0) + 1) + layouts.pp) * (
+        np.max(layouts.vpp, initial=0) + 1
+    ) + layouts.vpp
+    _, first, row = np.unique(codes, return_index=True, return_inverse=True)
+    keys = np.stack([layouts.schedule, layouts.pp, layouts.vpp], axis=1)[first]
+    tables = [_slots(tuple(kinds), num_kinds, SCHEDULE_CODES[code], pp, vpp) for code, pp, vpp in keys.tolist()]
     shape = (len(tables), max((len(table.rank) for table in tables), default=1))
     counts = np.zeros((*shape, num_kinds))
     columns = {name: np.zeros(shape, np.int64) for name in ("rank", "multiplicity", "embedding", "head")}

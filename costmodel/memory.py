@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 from math import sqrt
 
 import numpy as np
@@ -89,6 +90,18 @@ class KeptBytes:
     nvme: Column
 
 
+@dataclass(frozen=True)
+class HeldBytes:
+    """What a rank's memory does not owe to how its state is split, [n, S] bytes: what micro-batches keep, the busiest
+    layer's working memory, receive buffers, and what the host pins for its drives.
+    """
+
+    kept: KeptBytes
+    busiest: Column
+    received: Column
+    pinned: Column
+
+
 def estimate_memory(
     setting: Setting,
     layouts: Layouts,
@@ -108,51 +121,67 @@ def estimate_memory(
     ``kept``: what an order of passes keeps, counted; by default what its schedule's closed forms say.
     P(fits) = Phi((ln capacity - ln device) / sigma), sigma from the runtime's spread of both.
     """
-    kinds = len(setting.model.kinds)
-    working = costs.working_bytes[index]
+    return sum_memory(setting, layouts, state, estimate_held(setting, layouts, assignment, costs, index, kept))
+
+
+def estimate_held(
+    setting: Setting,
+    layouts: Layouts,
+    assignment: Assignment,
+    costs: LayerCosts,
+    index: NDArray[np.intp],
+    kept: KeptBytes | None = None,
+) -> HeldBytes:
+    """The part of ``estimate_memory`` that is the same however state is split."""
+    kinds, axis = len(setting.model.kinds), assignment.counts.shape[3]
     if kept is None:
         counts = estimate_kept_microbatches(layouts, assignment.rank)
         kept = estimate_kept_bytes(setting, layouts, assignment, costs, index, counts)
-    logits = kept.logits
     present = assignment.counts > 0
-    axis = assignment.counts.shape[3]
-    busiest = np.where(present, working[:, None, :kinds, :axis], 0.0).max(axis=(2, 3))
+
+    def most(column: Column) -> Column:
+        return np.asarray(np.where(present, column[index][:, None, :kinds, :axis], 0.0).max(axis=(2, 3)))
+
+    busiest = most(costs.working_bytes)
+    pinned = most(costs.pinned_bytes) if costs.uses_nvme else np.zeros_like(busiest)
+    return HeldBytes(kept, busiest, estimate_receive_bytes(setting, layouts, assignment.rank), pinned)
+
+
+def sum_memory(setting: Setting, layouts: Layouts, state: StateBytes, held: HeldBytes) -> MemoryColumns:
+    """``estimate_memory`` where what is held is at hand."""
+    kept, busiest, logits = held.kept, held.busiest, held.kept.logits
     # The loss peaks before the first layer's backward needs its own working memory.
     # Parts of it that wait for a collective stay while layers run.
     stays = count_barriers(layouts)[:, None] > 0
     transient = np.where(stays, busiest, np.maximum(busiest - logits, 0.0))
     apart = np.where(stays, 0.0, estimate_apart_bytes(setting, busiest, logits))
     workspace = np.full_like(logits, setting.runtime.memory.workspace_bytes)
-    parts = np.stack(
-        [
-            state.params,
-            state.grads,
-            state.optimizer,
-            state.gathered + state.buffers,
-            kept.activations,
-            kept.pending,
-            estimate_receive_bytes(setting, layouts, assignment.rank),
-            logits,
-            transient,
-            workspace,
-        ],
-        axis=-1,
+    columns = (
+        state.params,
+        state.grads,
+        state.optimizer,
+        state.gathered + state.buffers,
+        kept.activations,
+        kept.pending,
+        held.received,
+        logits,
+        transient,
+        workspace,
     )
     rules = setting.runtime.memory
-    allocated = parts.sum(axis=-1)
-    static = parts[..., [PARTS.index(name) for name in STATIC]].sum(axis=-1)
+    allocated = reduce(np.add, columns)
+    static = reduce(np.add, [columns[PARTS.index(name)] for name in STATIC])
     communicators = estimate_communicator_bytes(setting, layouts)[:, None]
     claim = estimate_claim_bytes(setting, static + communicators, allocated - static + apart)
     reserved = static + (allocated - static + apart) * rules.fragmentation
     device = reserved + communicators + setting.device.context_bytes
     sigma = estimate_log_std(rules)
     margin = np.log(setting.device.memory_bytes / np.maximum(device, 1.0)) / max(sigma, 1e-9)
-    on_host = kept.host + state.host
-    if costs.uses_nvme:
-        on_host = on_host + np.where(present, costs.pinned_bytes[index][:, None, :kinds, :axis], 0.0).max(axis=(2, 3))
+    on_host = kept.host + state.host + held.pinned
     # What does not fit the host or its drives does not fit, however much room the device has.
     beside = (on_host <= host_budget_bytes(setting)) & (kept.nvme <= nvme_budget_bytes(setting))
     fits = np.where(beside, normal_cdf(margin), 0.0)
+    parts = np.stack(columns, axis=-1)
     return MemoryColumns(parts, allocated, claim, apart, reserved, device, on_host, kept.nvme, fits)
 
 

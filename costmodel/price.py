@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +13,16 @@ from costmodel.collectives import Network, estimate_collective_s, estimate_level
 from costmodel.dataparallel import StepExtras, estimate_gather_jitter, estimate_step_extras
 from costmodel.layers import LayerCosts, distinct_splits, estimate_layer_costs
 from costmodel.layouts import Assignment, BoolColumn, Column, IntColumn, Layouts
-from costmodel.memory import KeptBytes, MemoryColumns, estimate_memory, host_budget_bytes, nvme_budget_bytes
+from costmodel.memory import (
+    HeldBytes,
+    KeptBytes,
+    MemoryColumns,
+    estimate_held,
+    estimate_memory,
+    host_budget_bytes,
+    nvme_budget_bytes,
+    sum_memory,
+)
 from costmodel.ops import Setting
 from costmodel.pipeline import count_copies, count_sends, edge_bytes, estimate_busy_share, estimate_makespan_s
 from costmodel.state import LocalParams, estimate_local_params, estimate_state_bytes
@@ -218,24 +228,50 @@ class Priced:
         return np.asarray(np.where(self.assignment.multiplicity > 0, self.memory.fits_probability, 1.0).min(axis=1))
 
 
+Columns = TypeVar("Columns", LocalParams, RankWork, HeldBytes, KeptBytes)
+
+
+@dataclass(frozen=True)
+class PipelinePrices:
+    """What a row's price does not owe to how its state is split: ``num_layers`` on each rank, [n, S], the passes' work,
+    what is held in memory, and the makespan, [n]."""
+
+    assignment: Assignment
+    params: LocalParams
+    num_layers: Column
+    work: RankWork
+    held: HeldBytes
+    makespan_s: Column
+
+    def take(self, rows: NDArray[np.intp]) -> PipelinePrices:
+        return PipelinePrices(
+            self.assignment.take(rows),
+            _taken(self.params, rows),
+            self.num_layers[rows],
+            _taken(self.work, rows),
+            replace(_taken(self.held, rows, ("kept",)), kept=_taken(self.held.kept, rows)),
+            self.makespan_s[rows],
+        )
+
+
+def _taken(columns: Columns, rows: NDArray[np.intp], but: tuple[str, ...] = ()) -> Columns:
+    """A dataclass of columns with some of its rows."""
+    named: dict[str, Any] = {
+        one.name: getattr(columns, one.name)[rows] for one in fields(columns) if one.name not in but
+    }
+    return replace(columns, **named)
+
+
 def price(layers: PricedLayers, assignment: Assignment, kept: KeptBytes | None = None) -> Priced:
     """Full step time in closed form and every rank's peak memory; ``kept``: as ``estimate_memory`` takes it."""
-    setting, network, layouts = layers.setting, layers.network, layers.layouts
+    return price_state(layers, price_pipeline(layers, assignment, kept))
+
+
+def price_pipeline(layers: PricedLayers, assignment: Assignment, kept: KeptBytes | None = None) -> PipelinePrices:
+    """The part of ``price`` that rows share which differ in how state is split, kept and moved alone."""
+    setting, layouts = layers.setting, layers.layouts
     assignment = assignment.on_axis(layers.costs.num_policies)
-    params = estimate_local_params(setting, layouts, assignment)
     work = sum_work(layers, assignment)
-    extras = estimate_step_extras(
-        setting,
-        network,
-        layouts,
-        params,
-        assignment.rank,
-        assignment.counts.sum(axis=(2, 3)),
-        work.forward_s,
-        work.backward_s,
-    )
-    state = estimate_state_bytes(setting, layouts, params)
-    memory = estimate_memory(setting, layouts, assignment, state, layers.costs, layers.index, kept)
     makespan = estimate_makespan_s(
         layouts,
         work.forward_pass_s,
@@ -244,7 +280,32 @@ def price(layers: PricedLayers, assignment: Assignment, kept: KeptBytes | None =
         assignment.multiplicity,
         layers.edge_s,
     )
-    return Priced(layers, assignment, params, work, extras, memory, _share_cores(layers, assignment, work, makespan))
+    return PipelinePrices(
+        assignment,
+        estimate_local_params(setting, layouts, assignment),
+        assignment.counts.sum(axis=(2, 3)),
+        work,
+        estimate_held(setting, layouts, assignment, layers.costs, layers.index, kept),
+        _share_cores(layers, assignment, work, makespan),
+    )
+
+
+def price_state(layers: PricedLayers, pipeline: PipelinePrices, alike: IntColumn | None = None) -> Priced:
+    """The rest of ``price``: what the state takes, moves and waits for; ``alike``: as ``GroupTraffic`` takes it."""
+    setting, layouts, params, work = layers.setting, layers.layouts, pipeline.params, pipeline.work
+    extras = estimate_step_extras(
+        setting,
+        layers.network,
+        layouts,
+        params,
+        pipeline.assignment.rank,
+        pipeline.num_layers,
+        work.forward_s,
+        work.backward_s,
+        alike,
+    )
+    memory = sum_memory(setting, layouts, estimate_state_bytes(setting, layouts, params), pipeline.held)
+    return Priced(layers, pipeline.assignment, params, work, extras, memory, pipeline.makespan_s)
 
 
 def price_memory(layers: PricedLayers, assignment: Assignment, kept: KeptBytes | None = None) -> MemoryColumns:

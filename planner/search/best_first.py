@@ -12,6 +12,7 @@ from planner.problem import Problem
 from planner.request import Request
 from planner.search.first_look import SEEDS, UniformPrices, look_first, other_schedules, price_uniform
 from planner.search.offload import ShareSizes, shares_offload
+from planner.search.place import improve
 from planner.search.run import Outcome, Progress, Run, family_of_rows
 from planner.search.scan import Found, Scan
 from planner.search.space import enumerate_space
@@ -62,7 +63,7 @@ def _scan(run: Run, scan: Scan) -> Found:
 
 def _place_seeds(run: Run, found: Found) -> UniformPrices:
     """Place those of some layouts, by ascending bound, that look best under uniform policies; what these cost."""
-    uniform = look_first(run.problem, run.priced, found.numbers, run.policies, run.budget)
+    uniform = look_first(run.priced, found.numbers, run.policies, run.budget)
     run.outcome.looked_at.append(uniform)
     for number in uniform.fastest(SEEDS):
         _place_one(run, found, number)
@@ -79,7 +80,7 @@ def _best_first(run: Run, scan: Scan, found: Found) -> None:
     outcome, problem = run.outcome, run.problem
     if len(found.numbers):
         uniform = _place_seeds(run, found)
-        others = other_schedules(problem, run.priced, uniform, found.numbers, run.policies, run.budget)
+        others = other_schedules(run.priced, uniform, found.numbers, run.policies, run.budget)
         for number in others:
             _place_one(run, found, number)
         # With no incumbent yet, far above what any layout could take: memory alone then decides.
@@ -91,6 +92,7 @@ def _best_first(run: Run, scan: Scan, found: Found) -> None:
     placed = np.isin(found.numbers, list(run.done))
     never = int((~np.isfinite(found.bounds) & ~placed).sum())
     waiting = _place_by_bound(run, found.take(np.isfinite(found.bounds) & ~placed))
+    _improve_best(run, min([run.best_s, scan.left_s, *waiting[:1].tolist(), *run.proven]))
     beaten = int((waiting >= run.best_s * (1.0 - run.request.gap)).sum())
     outcome.pruned["memory"] = scan.too_large
     outcome.pruned["bound"] = scan.too_slow + never + beaten
@@ -99,12 +101,23 @@ def _best_first(run: Run, scan: Scan, found: Found) -> None:
     outcome.bound_s = min([run.best_s, scan.left_s, *waiting[:1].tolist(), *run.proven])
 
 
+def _improve_best(run: Run, bound_s: float) -> None:
+    """Move the answer's cuts about where the proof is not as close as it should be."""
+    best = run.outcome.best
+    if best is None or bound_s >= best.step_time_s * (1.0 - run.request.gap) or run.out_of_time():
+        return
+    better = improve(run.problem, best.priced.layers, run.sets, run.budget, best)
+    if better.step_time_s < run.best_s:
+        run.outcome.evaluated.append(better)
+        run.best_s = better.step_time_s
+
+
 def _look_again(run: Run, found: Found) -> None:
     """Place what looks best under uniform policies, whatever its schedule, of those that tight bounds put first."""
     open_to = found.within(run.best_s).numbers[:SECOND_LOOK]
     if not len(open_to):
         return
-    uniform = price_uniform(run.problem, run.priced, open_to, run.policies, run.budget)
+    uniform = price_uniform(run.priced, open_to, run.policies, run.budget)
     run.outcome.looked_at.append(uniform)
     for number in uniform.fastest(SEEDS):
         if uniform.step_time_s[uniform.rows == number][0] < run.best_s:

@@ -194,9 +194,13 @@ def ends_in_layers(layers: PricedLayers, num_kinds: int) -> IntColumn:
     return np.asarray(np.rint(weight).astype(np.int64))
 
 
-def extras_floor_s(layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...]) -> Column:
+def extras_floor_s(
+    layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...], alike: IntColumn | None = None
+) -> Column:
     """[n] seconds after the passes that no placement avoids: the mean rank's traffic and update, less the most that a
     rank with MAX_SHIFT layers more than its even share, each under its slowest policy, could hide.
+
+    ``alike``: [n] equal where rows split their state alike over equal degrees and copies of the model.
     """
     assignment = mean_rank(layers, kinds, num_kinds, 0)
     params = estimate_local_params(layers.setting, layers.layouts, assignment)
@@ -212,7 +216,7 @@ def extras_floor_s(layers: PricedLayers, kinds: list[int], num_kinds: int, polic
         :, None
     ]
     extras = estimate_step_extras(
-        layers.setting, layers.network, layers.layouts, params, assignment.rank, most, forward_s, backward_s
+        layers.setting, layers.network, layers.layouts, params, assignment.rank, most, forward_s, backward_s, alike
     )
     return np.asarray(extras.exposed_s[:, 0])
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.layouts import Column, uniform_assignment
+from costmodel.layouts import Column
 from costmodel.pipeline import ONE_F_ONE_B
-from costmodel.price import price
-from planner.problem import Problem
 from planner.search.scan import PricedSpace
 from planner.search.space import Rows
 
@@ -42,16 +40,11 @@ class UniformPrices:
         return [int(row) for row in self.rows[best]]
 
 
-def price_uniform(
-    problem: Problem, priced: PricedSpace, rows: Rows, policies: tuple[int, ...], budget: float
-) -> UniformPrices:
+def price_uniform(priced: PricedSpace, rows: Rows, policies: tuple[int, ...], budget: float) -> UniformPrices:
     """Closed-form price of layouts, each under the uniform policy that is fastest among those that fit."""
-    shape = (len(policies), len(rows))
-    some = priced.take(np.tile(rows, len(policies)))
-    policy = np.repeat(np.array(policies), len(rows))
-    found = price(some, uniform_assignment(problem.kinds, problem.num_kinds, some.layouts, policy))
-    time_s = found.step_time_s.reshape(shape)
-    claimed = np.where(found.fits_host, found.peak_claim_bytes, np.inf).reshape(shape)
+    found = [priced.price_uniform(rows, policy) for policy in policies]
+    time_s = np.stack([one.step_time_s for one in found])
+    claimed = np.stack([np.where(one.fits_host, one.peak_claim_bytes, np.inf) for one in found])
     fits = claimed <= budget
     ranked = np.where(fits, time_s, np.where(fits.any(axis=0), np.inf, np.minimum(claimed, NO_ROOM)))
     pick = ranked.argmin(axis=0)
@@ -59,24 +52,21 @@ def price_uniform(
     return UniformPrices(rows, time_s[pick, columns], fits[pick, columns], np.array(policies)[pick])
 
 
-def look_first(
-    problem: Problem, priced: PricedSpace, rows: Rows, policies: tuple[int, ...], budget: float
-) -> UniformPrices:
+def look_first(priced: PricedSpace, rows: Rows, policies: tuple[int, ...], budget: float) -> UniformPrices:
     """Uniform prices of the first of ``rows``, the most promising, going on until some layout fits: of one schedule for
     each, as the degrees decide what fits and the schedule hardly does."""
     plain = rows[priced.space.outer["schedule"][priced.space.outer_of(rows)] == ONE_F_ONE_B]
     some = plain if len(plain) else rows
     for start in range(0, len(some), FIRST_LOOK):
-        uniform = price_uniform(problem, priced, some[start : start + FIRST_LOOK], policies, budget)
+        uniform = price_uniform(priced, some[start : start + FIRST_LOOK], policies, budget)
         if uniform.fits.any():
             return uniform
-    return price_uniform(problem, priced, rows[:FIRST_LOOK], policies, budget) if len(plain) else uniform
+    return price_uniform(priced, rows[:FIRST_LOOK], policies, budget) if len(plain) else uniform
 
 
 def other_schedules(
-    problem: Problem, priced: PricedSpace, uniform: UniformPrices, open_rows: Rows, policies: tuple[int, ...],
-    budget: float,
-) -> list[int]:  # fmt: skip
+    priced: PricedSpace, uniform: UniformPrices, open_rows: Rows, policies: tuple[int, ...], budget: float
+) -> list[int]:
     """The most promising of ``open_rows`` whose degrees do well under the first schedule looked at: at most one of each
     other schedule."""
     good = uniform.fastest(DEGREES)
@@ -86,7 +76,7 @@ def other_schedules(
     rows = alike[np.isin(alike, open_rows) & ~np.isin(alike, uniform.rows)]
     if not len(rows):
         return []
-    promising = price_uniform(problem, priced, rows, policies, budget)
+    promising = price_uniform(priced, rows, policies, budget)
     fastest = promising.fastest(len(rows))
     best: dict[str, int] = {}
     for number, name in zip(fastest, priced.space.schedule_names(np.array(fastest, np.intp)), strict=True):

@@ -75,7 +75,7 @@ class SlotRooms:
         always, host = self.always.min(axis=0), self.host.max(axis=0)
         found: dict[Slot, Column] = {}
         for at in np.flatnonzero(self.can_fit(budget_bytes).any(axis=0)).tolist():
-            room = Room(budget_bytes - float(always[at]), float(self.logits[0, at]), float(host[at]))
+            room = Room(budget_bytes - float(always[at]), float(self.logits[0, at]), float(host[at]), self.nvme_bytes)
             mix = self.chooser.fastest(self.slots[at], room)
             if mix is not None:
                 found[self.slots[at]] = mix

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 from math import ceil, inf
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from costmodel.layouts import Column, even_split
 from costmodel.price import PricedLayers
 from costmodel.schedules import SCHEDULES
-from planner.evaluate import evaluate
+from planner.evaluate import Evaluated, evaluate
 from planner.kept import count_ahead
 from planner.order import build_order
 from planner.placement import Placement
@@ -31,7 +31,8 @@ ROUNDING = 1.0 + 1e-9
 CLOSE = 1e-3
 """A balanced placement this near its own bound needs no integer program."""
 
-_Chosen = tuple[tuple[tuple[int, ...], list[Option]] | None, float, bool]
+_Stages = tuple[tuple[int, ...], list[Option]]
+_Chosen = tuple[_Stages | None, float, bool]
 """Stage lengths and options by rank; a lower bound; whether it is merely slower than the limit."""
 
 
@@ -67,7 +68,7 @@ def _place_uneven(
     n = len(layers.layouts)
     ranges = _ranges(problem, layers)
     slots = {key: Slot(key[0], counts) for key, counts in ranges.items()}
-    distinct = sorted(set(slots.values()), key=lambda slot: (slot.rank, slot.counts))
+    distinct = sorted(set(slots.values()), key=_by_rank)
     rooms = SlotRooms(layers, distinct, policies)
     late = 1.0 + layers.jitter
     soonest_s = best_s / float(late.min())
@@ -97,13 +98,69 @@ def _simulated(problem: Problem, layers: PricedLayers, found: _Chosen, best_s: f
         return Placed(None, bound_s * late if slower else inf, slower)
     if bound_s * late >= best_s:
         return Placed(None, bound_s * late, slower=True)
-    lengths, picked = chosen
-    layout = layers.layouts.row(0)
-    dealt = deal(problem, lengths, range(layout.pp), [option.mix for option in picked])
-    placement = Placement(layout, layers.layouts.schedule_name(0), lengths, dealt)
-    evaluated = evaluate(problem, placement, layers=layers)
+    evaluated = _evaluate(problem, layers, *chosen)
     step_s = evaluated.step_time_s
     return Placed(evaluated, min(bound_s * late, step_s), step_s=step_s)
+
+
+def improve(
+    problem: Problem, layers: PricedLayers, sets: tuple[tuple[int, ...], ...], budget_bytes: float, best: Evaluated
+) -> Evaluated:
+    """The best that is reached from a placement of the one row in ``layers`` by moving one cut by one layer, as long as
+    that helps: the stage program knows some of the paths through the schedule, and the simulator all of them."""
+    if is_given(layers.layouts):
+        return best
+    policies = next((one for one in sets if set(best.placement.policies) <= set(one)), sets[0])
+    slots = sorted({Slot(key[0], counts) for key, counts in _ranges(problem, layers).items()}, key=_by_rank)
+    options = OptionColumns(SlotRooms(layers, slots, policies), budget_bytes).of_row(0)
+    lengths = best.placement.layers_per_stage
+    starts = [sum(lengths[:rank]) for rank in range(len(lengths))]
+    own = [
+        options.get(_slot(problem, rank, start, length))
+        for rank, (start, length) in enumerate(zip(starts, lengths, strict=True))
+    ]
+    picked = [option for option in own if option is not None]
+    if len(picked) < len(lengths):
+        return best
+    chosen: _Stages = (lengths, picked)
+    better = True
+    while better:
+        better = False
+        for cut, by in product(range(1, len(chosen[0])), (-1, 1)):
+            moved = _with_cut(problem, options, chosen, cut, by)
+            found = None if moved is None else _evaluate(problem, layers, *moved)
+            if moved is not None and found is not None and found.step_time_s < best.step_time_s:
+                chosen, best, better = moved, found, True
+    return best
+
+
+def _with_cut(problem: Problem, options: dict[Slot, Option], chosen: _Stages, cut: int, by: int) -> _Stages | None:
+    """The stages before and after a cut joined elsewhere; None where one has no option there."""
+    lengths, picked = list(chosen[0]), list(chosen[1])
+    lengths[cut - 1] += by
+    lengths[cut] -= by
+    for rank in (cut - 1, cut):
+        start = sum(lengths[:rank])
+        option = options.get(_slot(problem, rank, start, lengths[rank])) if lengths[rank] > 0 else None
+        if option is None:
+            return None
+        picked[rank] = option
+    return tuple(lengths), picked
+
+
+def _slot(problem: Problem, rank: int, start: int, length: int) -> Slot:
+    kinds = problem.kinds[start : start + length]
+    return Slot(rank, tuple(np.bincount(kinds, minlength=problem.num_kinds).tolist()))
+
+
+def _by_rank(slot: Slot) -> tuple[int, tuple[int, ...]]:
+    return slot.rank, slot.counts
+
+
+def _evaluate(problem: Problem, layers: PricedLayers, lengths: tuple[int, ...], picked: list[Option]) -> Evaluated:
+    layout = layers.layouts.row(0)
+    dealt = deal(problem, lengths, range(layout.pp), [option.mix for option in picked])
+    return evaluate(problem, Placement(layout, layers.layouts.schedule_name(0), lengths, dealt), layers=layers)
 
 
 def _ranges(problem: Problem, layers: PricedLayers) -> dict[tuple[int, int, int], tuple[int, ...]]:

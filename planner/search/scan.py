@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.layouts import Column
-from costmodel.price import PricedLayers, price_layers
+from costmodel.layouts import Column, uniform_assignment
+from costmodel.pipeline import count_copies
+from costmodel.price import Priced, PricedLayers, price_layers, price_pipeline, price_state
 from planner.problem import Problem
 from planner.search.bounds import (
     estimate_kept_floor_bytes,
@@ -26,6 +27,9 @@ from planner.search.offload import ShareSizes
 from planner.search.pinned import floor_of_lengths_s, pin_costs
 from planner.search.space import Rows, Space
 
+MOST_COPIES = 4
+"""More than any schedule has of the model."""
+
 BLOCK = 8192
 """Layouts unfolded at a time: their columns stay in the cache."""
 
@@ -34,13 +38,25 @@ class PricedSpace:
     """The space with its layer table: costs of every outer row are priced once."""
 
     def __init__(self, problem: Problem, space: Space) -> None:
-        self.space = space
+        self.problem, self.space = problem, space
         self.outer = pin_costs(price_layers(problem.setting, problem.network, space.outer_layouts()), problem.pinned)
 
     def take(self, numbers: Rows) -> PricedLayers:
         """The layer table of some layouts."""
         index = self.outer.index[self.space.outer_of(numbers)]
         return PricedLayers(self.outer.setting, self.outer.network, self.space.take(numbers), self.outer.costs, index)
+
+    def price_uniform(self, numbers: Rows, policy: int) -> Priced:
+        """Full price of some layouts with one policy for every layer: what an outer row fixes is priced once for all
+        its layouts, what data-parallel ranks send once for all of one shape of pipeline."""
+        space = self.space
+        outer, inner = space.split(numbers)
+        rows, place = np.unique(outer, return_inverse=True)
+        layers = self.outer.take(rows)
+        assignment = uniform_assignment(self.problem.kinds, self.problem.num_kinds, layers.layouts, policy)
+        shape = space.outer["schedule"] * (space.outer["vpp"].max() + 1) + space.outer["vpp"]
+        alike = shape[outer] * (len(space.inner["dp_shard"]) + 1) + inner
+        return price_state(self.take(numbers), price_pipeline(layers, assignment).take(place), alike)
 
 
 @dataclass(frozen=True)
@@ -138,7 +154,11 @@ class Scan:
         """Those whose time floor is below the limit."""
         if not len(numbers):
             return NOTHING
-        after_s = np.zeros(len(numbers)) if self.lengths_given else extras_floor_s(layers, *self.about)
+        if self.lengths_given:
+            after_s = np.zeros(len(numbers))
+        else:
+            alike = self.priced.space.split(numbers)[1] * MOST_COPIES + count_copies(layers.layouts).astype(np.int64)
+            after_s = extras_floor_s(layers, *self.about, alike)
         bounds = (self.passes_s[outer] + after_s * layers.contention) * (1.0 + layers.jitter)
         found = Found(numbers, bounds, after_s).within(limit_s)
         self.too_slow += len(numbers) - len(found.numbers)

@@ -71,7 +71,7 @@ def _next_best(outcome: Outcome, best: Evaluated) -> Evaluated | None:
     if not len(rows):
         return None
     placed: dict[str, Evaluated] = {}
-    promising = price_uniform(run.problem, run.priced, rows, run.policies, run.budget)
+    promising = price_uniform(run.priced, rows, run.policies, run.budget)
     likely_s = np.where(promising.fits, promising.step_time_s, np.inf)
     # Whatever was simulated comes first, the fastest first of all.
     known_s = np.array([outcome.steps_s.get(row, np.inf) for row in rows.tolist()])

@@ -102,6 +102,11 @@ class Space:
         """The outer row of each layout."""
         return np.asarray(np.searchsorted(self.start, self.base_of(numbers), side="right") - 1)
 
+    def split(self, numbers: Rows) -> tuple[Rows, Rows]:
+        """The outer and the inner row of each layout."""
+        outer, base = self.outer_of(numbers), self.base_of(numbers)
+        return outer, self.first[self.key[outer]] + base - self.start[outer]
+
     def numbers_of(self, rows: Rows) -> tuple[Rows, Rows]:
         """All layouts of some outer rows: their numbers, and for each its place in ``rows``."""
         counts = self.start[rows + 1] - self.start[rows]
@@ -111,8 +116,8 @@ class Space:
 
     def take(self, numbers: Rows) -> Layouts:
         """Some layouts, by number."""
-        outer, base = self.outer_of(numbers), self.base_of(numbers)
-        inner = self.first[self.key[outer]] + base - self.start[outer]
+        base = self.base_of(numbers)
+        outer, inner = self.split(base)
         columns = {name: column[outer] for name, column in self.outer.items()}
         columns |= {name: column[inner] for name, column in self.inner.items()}
         if base is not numbers:

@@ -135,7 +135,8 @@ def test_every_shared_axis_has_a_communicator(name: str) -> None:
     assert (number[alone] == 1).all()
     shared = [getattr(layouts, axis) > 1 for axis in ("tp", "pp", "cp_ring", "cp_ulysses", "ep")]
     assert (number >= np.sum(shared, axis=0)).all()
-    assert (number <= np.sum(shared, axis=0) + 1).all()
+    groups = [getattr(layouts, name) > 0 for name in ("shard_params", "shard_optim", "reshard_after_forward")]
+    assert (number <= np.sum([*shared, *groups], axis=0) + 1).all()
 
 
 @every_case

@@ -9,12 +9,16 @@ import pytest
 from small_instances import build_model, build_request
 
 from costmodel.price import price_layers
+from planner.evaluate import evaluate
+from planner.placement import Placement
 from planner.problem import Problem
 from planner.search.bounds import estimate_memory_floor_bytes, extras_floor_s
-from planner.search.place import place
+from planner.search.place import improve, place
 from planner.search.policies import policy_sets
 from planner.search.run import family_of_rows
 from planner.search.space import enumerate_layouts
+
+AMPLE = 1e15
 
 
 @pytest.mark.parametrize("schedule", ["1f1b", "zb-h1", "interleaved-1f1b", "chimera", "v-half"])
@@ -45,3 +49,14 @@ def test_a_family_is_placed_as_its_layouts_are_alone(schedule: str) -> None:
             assert one.step_s == pytest.approx(own.step_s) or (one.slower and one.bound_s <= own.step_s)
         together += len(rows) > 1
     assert together
+
+
+def test_moving_cuts_about_finds_the_way_back_to_an_even_split() -> None:
+    request = build_request(build_model("dense", num_layers=8), 4, schedules=("1f1b",), fixed={"pp": 4, "tp": 1})
+    problem, sets = Problem.from_request(request), policy_sets(request)
+    layers = price_layers(problem.setting, problem.network, enumerate_layouts(request).take([0]))
+    best = place(problem, layers, np.zeros(1), sets, AMPLE, float("inf"))[0].evaluated
+    assert best is not None
+    start = evaluate(problem, Placement(best.placement.layout, "1f1b", (1, 3, 2, 2), (0,) * 8), layers=layers)
+    assert start.step_time_s > best.step_time_s
+    assert improve(problem, layers, sets, AMPLE, start).step_time_s == pytest.approx(best.step_time_s)
