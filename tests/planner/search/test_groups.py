@@ -109,7 +109,7 @@ def claims(evaluated: Evaluated) -> np.ndarray:
     return evaluated.priced.memory.claim[0]
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", range(10))
 def test_a_placement_is_the_best_of_all_splits(seed: int) -> None:
     """Three layouts each, with memory ample and short."""
     draw = Random(seed)
@@ -139,11 +139,11 @@ def test_a_placement_is_the_best_of_all_splits(seed: int) -> None:
             assert slow.slower
 
 
-@pytest.mark.parametrize("seed", range(100, 116))
+@pytest.mark.parametrize("seed", range(100, 110))
 def test_no_random_placement_beats_the_bounds(seed: int) -> None:
-    """8 layouts x 2 placements each, against the floor and tight bounds of ample and of just enough memory."""
+    """5 layouts x 2 placements each, against the floor and tight bounds of ample and of just enough memory."""
     draw = Random(seed)
-    run = run_of(random_request(seed), 8, draw)
+    run = run_of(random_request(seed), 5, draw)
     rows, problem = run.rows, run.problem
     after_s = estimate_after_s(rows, run.policies)
     total = len(problem.kinds)
