@@ -15,8 +15,6 @@ from planner.evaluate import Evaluated, evaluate
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.best_first import search
-from planner.search.found_order import find_order
-from planner.search.infeasible import explain_infeasible
 from planner.search.reasons import list_alternatives, list_notes
 from planner.search.run import Progress
 from planner.search.schedule_choice import say_schedule
@@ -71,10 +69,14 @@ def find_plan(request: Request, on_progress: Callable[[Progress], None] | None =
             )
         if len(outcome.space) and request.within_s < inf:
             raise Infeasible(f"no layout that fits takes a step in less than {request.within_s:.3g} s")
+        from planner.search.infeasible import explain_infeasible
+
         raise explain_infeasible(request, problem, outcome)
     named, order, said = best, None, []
     if request.synthesize:
         budget = claim_budget_bytes(problem.setting, request.fit_probability)
+        from planner.search.found_order import find_order
+
         found = find_order(request, named.problem, outcome, budget)
         if found is not None:
             best, order = found.evaluated, found.evaluated.schedule
