@@ -81,7 +81,7 @@ class ParallelModel:
         self.plan, self.device, self.numerics = plan, device, numerics
         self.mesh = build_mesh(plan.layout, device.type)
         self.data_rank, self.data_ranks = data_rank(self.mesh)
-        self.sharding = Sharding(self.mesh, plan.layout.zero_stage, numerics)
+        self.sharding = Sharding(self.mesh, plan.layout.zero_stage, numerics, plan.layout.reshard_after_forward)
         self.is_first_replica = self.data_rank == 0 and self.mesh["tp"].get_local_rank() == 0
         self.clock = PassClock(self.mesh["pp"].get_local_rank())
         self.loss_function = loss_function

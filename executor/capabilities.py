@@ -19,11 +19,6 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 PASSES = tuple(kind for kind in PassKind if kind is not PassKind.FROZEN_FORWARD)
 """Kinds of passes. A plan carries no frozen model: its passes are for programs of their own (executor/frozen.py)."""
 
-USUAL_STATE = {
-    "shard_params": 0, "shard_grads": 0, "shard_optim": 0, "reshard_after_forward": 0, "optimizer_format": "fp32",
-}  # fmt: skip
-"""What the executor does with parameters, gradients and moments, whatever else a layout may say."""
-
 OPTIMIZERS = ("adamw", "sgd", "sgd-momentum")
 
 
@@ -46,19 +41,13 @@ def _layout_reasons(plan: Plan) -> Iterator[str]:
     for name in UNSUPPORTED_DEGREES:
         if (degree := getattr(layout, name)) != 1:
             yield f"layout.{name} = {degree}, and the executor runs {name} = 1 only"
-    for name, usual in USUAL_STATE.items():
-        if (value := getattr(layout, name)) != usual:
-            yield f"layout.{name} = {value}, and the executor splits and keeps state as zero_stage says ({usual})"
     if layout.optimizer_offload > 0:
         share = layout.optimizer_offload
         yield f"layout.optimizer_offload = {share}, and the executor keeps optimizer state on the device (0)"
+    yield from _shard_reasons(plan)
     for layer in plan.layers:
         if layer.offload and layer.offload_to != "host":
             yield f"layers.{layer.index}.offload_to = {layer.offload_to}, and the executor offloads to the host"
-            break
-    for layer in plan.layers:
-        if layer.saved_dtype != "as-computed":
-            yield f"layers.{layer.index}.saved_dtype = {layer.saved_dtype}, and the executor saves what was computed"
             break
     if workload.precision not in PRECISIONS:
         yield f"workload.precision = {workload.precision}, and the executor runs {', '.join(PRECISIONS)}"
@@ -70,6 +59,21 @@ def _layout_reasons(plan: Plan) -> Iterator[str]:
             f"workload.global_batch_size = {workload.global_batch_size}, but dp {layout.dp} · num_microbatches "
             f"{layout.num_microbatches} · micro_batch_size {layout.micro_batch_size} = {sequences}"
         )
+
+
+def _shard_reasons(plan: Plan) -> Iterator[str]:
+    layout = plan.layout
+    usual = {"shard_params": layout.dp_shard, "shard_grads": layout.dp_shard, "shard_optim": layout.dp_shard}
+    for name, ranks in usual.items():
+        if (size := getattr(layout, name)) not in (0, ranks):
+            yield f"layout.{name} = {size}, and the executor splits it over dp_shard = {ranks} (0)"
+    between = layout.reshard_after_forward
+    if between and layout.pp > 1:
+        yield f"layout.reshard_after_forward = {between}, and under a pipeline parameters stay gathered all step (0)"
+    elif layout.tp > 1 and 1 < between < layout.dp_shard:
+        yield f"layout.reshard_after_forward = {between}, and beside tp = {layout.tp} the executor runs 0 and 1"
+    if layout.optimizer_format != "fp32":
+        yield f"layout.optimizer_format = {layout.optimizer_format}, and the executor keeps moments in fp32"
 
 
 def _model_reasons(model: ModelSpec) -> Iterator[str]:

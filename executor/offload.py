@@ -1,4 +1,5 @@
-"""Where saved activations wait for the backward pass: on the device, or a share of them in host memory.
+"""How saved activations wait for the backward pass: on the device, or a share of them in host memory; as they are, or
+in 8 bits.
 
 On CUDA the copies run on streams of their own, one each way, to and from pinned memory; on the CPU backend they are
 plain copies, counted as host memory (see ``executor.memory``), so that plans with offload run the same code everywhere.
@@ -17,7 +18,9 @@ from torch import Tensor
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.tensor import DTensor
 
+from costmodel.offload import INT8_BLOCK
 from executor.memory import host_allocations
+from executor.narrow import Narrow, narrow
 
 SMALLEST_OFFLOADED_BYTES = 1024
 """Tensors below this stay on the device: a copy costs more than it frees."""
@@ -29,11 +32,7 @@ class _OnHost:
     __slots__ = ("__weakref__", "fetched", "host", "like", "ready", "restored")
 
     def __init__(self, tensor: Tensor) -> None:
-        self.like = (
-            (tensor.device_mesh, tensor.placements, tensor.shape, tensor.stride())
-            if isinstance(tensor, DTensor)
-            else None
-        )
+        self.like = _like(tensor)
         self.fetched: _Fetched | None = None
         self.restored: weakref.ref[Tensor] | None = None
         self.host, self.ready = _to_host(_local(tensor))
@@ -44,12 +43,8 @@ class _OnHost:
             return alive
         self.fetch(device)
         assert self.fetched is not None
-        local = self.fetched.arrived()
+        tensor = _as_before(self.fetched.arrived(), self.like)
         self.fetched = None
-        tensor = local
-        if self.like is not None:
-            mesh, placements, shape, stride = self.like
-            tensor = DTensor.from_local(local, mesh, placements, run_check=False, shape=shape, stride=stride)
         self.restored = weakref.ref(tensor)
         return tensor
 
@@ -67,29 +62,84 @@ class _OnDevice:
     def __init__(self, tensor: Tensor) -> None:
         self.tensor = tensor
 
+    def restore(self, device: torch.device) -> Tensor:
+        return self.tensor
+
+    def fetch(self, device: torch.device) -> None:
+        """Nothing to do."""
+
+
+class _Narrowed:
+    """A tensor's values in 8 bits, here or on the host, and how to make the tensor again."""
+
+    __slots__ = ("__weakref__", "dtype", "like", "parts", "restored", "shape", "stride")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.like = _like(tensor)
+        self.restored: weakref.ref[Tensor] | None = None
+        local = _local(tensor)
+        self.shape, self.dtype = local.shape, local.dtype
+        self.stride = torch.empty_like(local, device="meta").stride()
+        numbers = narrow(local, INT8_BLOCK)
+        self.parts: list[_OnHost | _OnDevice] = [_OnDevice(numbers.values), _OnDevice(numbers.scales)]
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(part.tensor.nbytes for part in self.parts if isinstance(part, _OnDevice))
+
+    def send_away(self) -> None:
+        self.parts = [_OnHost(part.tensor) for part in self.parts if isinstance(part, _OnDevice)]
+
+    def restore(self, device: torch.device) -> Tensor:
+        """The tensor again, each number to within 1/254 of the largest of its block; uses that overlap share it."""
+        if self.restored is not None and (alive := self.restored()) is not None:
+            return alive
+        wide = Narrow(*(part.restore(device) for part in self.parts)).wide(self.shape, self.dtype)
+        if wide.stride() != self.stride:
+            wide = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device=device).copy_(wide)
+        tensor = _as_before(wide, self.like)
+        self.restored = weakref.ref(tensor)
+        return tensor
+
+    def fetch(self, device: torch.device) -> None:
+        """Start the copies back of what is on the host."""
+        for part in self.parts:
+            part.fetch(device)
+
+
+_Put = _OnHost | _Narrowed
+
 
 class Keep:
     """Keeps what one layer saves in one forward pass, about ``share`` of its bytes on the host. Parameters stay.
 
+    ``narrow_from``: tensors of as many elements and more are kept in 8 bits; 0: none. Smaller ones are statistics of a
+    row - a norm's root mean square, attention's log-sum-exp - in which an error counts for the whole row.
     ``pack`` and ``unpack`` are also the pair of hooks that ``torch.autograd.graph.saved_tensors_hooks`` takes.
     ``earlier``: what the layer before keeps of the same micro-batch; its backward comes next.
     """
 
-    packed_types = (_OnHost, _OnDevice)
+    packed_types = (_OnHost, _OnDevice, _Narrowed)
 
     def __init__(
-        self, share: float, device: torch.device, parameters: Iterable[Tensor] = (), earlier: Keep | None = None
+        self,
+        share: float,
+        device: torch.device,
+        parameters: Iterable[Tensor] = (),
+        earlier: Keep | None = None,
+        narrow_from: int = 0,
     ) -> None:
-        self.share, self.device = share, device
+        self.share, self.device, self.narrow_from = share, device, narrow_from
+        self.takes = bool(share or narrow_from)
         self.earlier = None if earlier is None else weakref.ref(earlier)
         self.seen_bytes = self.host_bytes = 0
-        self.parameter_pointers = {_storage(parameter).data_ptr() for parameter in parameters} if share else set()
-        self.copies: dict[tuple[Any, ...], tuple[weakref.ref[torch.UntypedStorage], weakref.ref[_OnHost]]] = {}
+        self.parameter_pointers = {_storage(parameter).data_ptr() for parameter in parameters} if self.takes else set()
+        self.copies: dict[tuple[Any, ...], tuple[weakref.ref[torch.UntypedStorage], weakref.ref[_Put]]] = {}
 
-    def pack(self, tensor: Tensor) -> _OnHost | _OnDevice:
+    def pack(self, tensor: Tensor) -> _Put | _OnDevice:
         """Put ``tensor`` away; equal views of one storage are put away once."""
         num_bytes = tensor.numel() * tensor.element_size()
-        if not self.share or num_bytes < SMALLEST_OFFLOADED_BYTES or not tensor.is_floating_point():
+        if not self.takes or num_bytes < SMALLEST_OFFLOADED_BYTES or not tensor.is_floating_point():
             return _OnDevice(tensor)
         storage = _storage(tensor)
         if storage.data_ptr() in self.parameter_pointers:
@@ -100,20 +150,33 @@ class Keep:
             copy = known()
             if source() is storage and copy is not None:  # an address alone may have been used again
                 return copy
+        put = self._put(tensor)
+        if not isinstance(put, _OnDevice):
+            self.copies[key] = (weakref.ref(storage), weakref.ref(put))
+        return put
+
+    def _put(self, tensor: Tensor) -> _Put | _OnDevice:
+        if self.narrow_from and tensor.numel() >= self.narrow_from:
+            narrowed = _Narrowed(tensor)
+            if self._goes_away(narrowed.num_bytes):
+                narrowed.send_away()
+            return narrowed
+        return _OnHost(tensor) if self._goes_away(tensor.numel() * tensor.element_size()) else _OnDevice(tensor)
+
+    def _goes_away(self, num_bytes: int) -> bool:
+        """Whether another ``num_bytes`` on the host come nearest to the share of all bytes seen; counts them."""
         self.seen_bytes += num_bytes
         if self.host_bytes + num_bytes > self.share * self.seen_bytes + num_bytes / 2:
-            return _OnDevice(tensor)
+            return False
         self.host_bytes += num_bytes
-        copy = _OnHost(tensor)
-        self.copies[key] = (weakref.ref(storage), weakref.ref(copy))
-        return copy
+        return True
 
-    def unpack(self, packed: _OnHost | _OnDevice) -> Tensor:
+    def unpack(self, packed: _Put | _OnDevice) -> Tensor:
         """The tensor that ``pack`` put away. The first one asked for also fetches what the layer before put away."""
         earlier, self.earlier = self.earlier, None
         if earlier is not None and (keep := earlier()) is not None:
             keep.fetch()
-        return packed.tensor if isinstance(packed, _OnDevice) else packed.restore(self.device)
+        return packed.restore(self.device)
 
     def fetch(self) -> None:
         """Start all copies back to the device, in the order in which a backward pass asks for them."""
@@ -141,6 +204,20 @@ class Chain:
     def before(self, position: int) -> Keep | None:
         """What the layer before ``position`` keeps of the same micro-batch."""
         return None if position == 0 or self.last is None else self.last()
+
+
+def _like(tensor: Tensor) -> tuple[Any, ...] | None:
+    """What beside its local part makes a DTensor; None of a plain tensor."""
+    if not isinstance(tensor, DTensor):
+        return None
+    return tensor.device_mesh, tensor.placements, tensor.shape, tensor.stride()
+
+
+def _as_before(local: Tensor, like: tuple[Any, ...] | None) -> Tensor:
+    if like is None:
+        return local
+    mesh, placements, shape, stride = like
+    return DTensor.from_local(local, mesh, placements, run_check=False, shape=shape, stride=stride)
 
 
 def _local(tensor: Tensor) -> Tensor:

@@ -7,9 +7,10 @@
 | 1 | gathered once a step | whole until the last micro-batch, then reduce-scattered |
 | 0 | whole | whole, averaged after the last micro-batch |
 
-dp_replicate > 1 beside a sharded stage is HSDP. Under a pipeline PyTorch's runtime reduces once a step whatever the
-stage. Parameters stored in another type than they compute in (bf16 over fp32 masters) are always FSDP's, over a
-shard axis of one rank if need be, since FSDP does the casting.
+dp_replicate > 1 beside a sharded stage is HSDP. With ``reshard_after_forward`` = k, parameters at stage 3 stay split
+over k near ranks from forward to backward (``executor/second_shards.py``); with 1 they stay whole. Under a pipeline
+PyTorch's runtime reduces once a step whatever the stage. Parameters stored in another type than they compute in (bf16
+over fp32 masters) are always FSDP's, over a shard axis of one rank if need be, since FSDP does the casting.
 Source: Rajbhandari et al., ZeRO (2020), section 5; Zhao et al., PyTorch FSDP (2023).
 """
 
@@ -25,6 +26,7 @@ from torch.distributed.tensor import DTensor
 
 from costmodel.schema.workload import Workload
 from executor.buckets import sum_over
+from executor.second_shards import split_between_passes
 
 _TORCH_DTYPES = {"fp32": torch.float32, "tf32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -62,6 +64,8 @@ class Sharding:
     mesh: DeviceMesh
     zero_stage: int
     numerics: Numerics
+    between: int = 0
+    """``Layout.reshard_after_forward``."""
 
     @property
     def uses_fsdp(self) -> bool:
@@ -72,12 +76,17 @@ class Sharding:
         if not self.uses_fsdp:
             return
         hybrid = self.mesh["dp_replicate"].size() > 1
+        mesh = self.mesh["dp_replicate", "dp_shard"] if hybrid else self.mesh["dp_shard"]
         fully_shard(
             list(modules) if len(modules) > 1 else modules[0],
-            mesh=self.mesh["dp_replicate", "dp_shard"] if hybrid else self.mesh["dp_shard"],
-            reshard_after_forward=self.zero_stage == 3,
+            mesh=mesh,
+            reshard_after_forward=self.zero_stage == 3 and self.between != 1,
             mp_policy=MixedPrecisionPolicy(param_dtype=self.numerics.compute, reduce_dtype=self.numerics.reduce),
         )
+        if 1 < self.between < self.mesh["dp_shard"].size():
+            first = modules[0]
+            assert isinstance(first, FSDPModule)
+            split_between_passes(first, mesh, self.between)
 
     def before_microbatch(self, module: nn.Module, *, is_last: bool) -> None:
         """Tell FSDP what the coming micro-batch (of a step without pipeline) gathers, reduces and frees."""

@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from costmodel.schema.plan import Plan, PlanLayer
 from costmodel.schema.schedule import VOCAB_KINDS, Schedule
-from executor.activations import keep_activations
+from executor.activations import keep_activations, narrow_from
 from executor.initialise import materialise
 from executor.offload import Chain
 from executor.sharding import Sharding
@@ -108,7 +108,8 @@ class StageBuilder:
         self._materialise(module, f"layers.{layer.index}")
         if self.plan.layout.tp > 1:
             split_layer(module, self.mesh["tp"], sequence_parallel=self.plan.layout.sequence_parallel)
-        keep_activations(module, layer.recompute, layer.offload, self.device, chain)
+        narrow = narrow_from(layer, self.plan)
+        keep_activations(module, layer.recompute, layer.offload, self.device, chain, narrow)
         self.sharding.shard(module)
 
     def _prepare_head(self, stage: Any, tied: bool) -> None:

@@ -36,7 +36,8 @@ class StateRules(Spec):
     to be reduced where the model or the collective wants it, and in its number format.
     ``shard_groups``: which state may be split over other ranks than dp_shard · cp: ``secondary`` - parameters once
     more, from forward to backward, over nearer ranks; ``params`` - over nearer ranks than gradients; ``optimizer`` -
-    over all ranks where gradients are over fewer.
+    over all ranks where gradients are over fewer. ``secondary_beside_tensor``: the first also of what tensor
+    parallelism splits.
     ``sums_replicas_once``: at stages 2 and 3 replicas sum their shards of the gradients once a step, not whenever these
     are reduced inside a replica.
     ``gather_jitter``: share of the step that stages 2 and 3 lose, in each layer's collective, to waiting for the
@@ -62,6 +63,7 @@ class StateRules(Spec):
     reduce_copies: NonNegativeFloat = 0.0
     gather_jitter: NonNegativeFloat = 0.0
     shard_groups: tuple[Literal["secondary", "params", "optimizer"], ...] = ()
+    secondary_beside_tensor: bool = True
     sums_replicas_once: bool = False
 
 

@@ -58,6 +58,8 @@ def _legal(request: Request, name: str, table: Table, size: IntColumn) -> NDArra
     own = table.get("shard_params", np.zeros_like(size))
     whole = np.where(own > 0, own, around) if name == "reshard_after_forward" else around
     nearer = (size > 0) & (size < whole) & (whole % np.maximum(size, 1) == 0)
+    if name == "reshard_after_forward" and not rules.secondary_beside_tensor:
+        nearer &= (table["tp"] == 1) | (size == 1)
     return np.asarray((table["zero_stage"] == 3) & ~deferred & nearer)
 
 

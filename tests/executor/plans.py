@@ -37,6 +37,7 @@ def build_plan(
     schedule: str | Schedule = "1f1b",
     recompute: tuple[str, ...] = ("none",),
     offload: tuple[float, ...] = (0.0,),
+    saved_dtype: str = "as-computed",
     seq_len: int = 8,
     loss_parallel: bool = True,
     **workload: Any,
@@ -54,7 +55,7 @@ def build_plan(
     layers = tuple(
         PlanLayer(
             index=index, kind="dense", stage=stage, recompute=recompute[index % len(recompute)],
-            offload=offload[index % len(offload)],
+            offload=offload[index % len(offload)], saved_dtype=saved_dtype,
         )
         for index, stage in enumerate(stages)
     )  # fmt: skip

@@ -42,7 +42,6 @@ def test_expert_parallelism_is_refused(degree: str) -> None:
         ("shard_params", 2),
         ("shard_grads", 2),
         ("shard_optim", 8),
-        ("reshard_after_forward", 2),
         ("optimizer_format", "int8"),
     ],
 )
