@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from costmodel.layouts import POLICIES
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import AXES
 from planner.constraints import KEYS
@@ -51,7 +52,10 @@ def bases(request: Request) -> Iterator[Base]:
     limits = head_limits(request)
     degrees = [tp for tp in divisors(world) if limits.heads % tp == 0 and tp <= inner]
     stages = [stage for stage in request.runtime.state.zero_stages if stage < 2]
-    policies = dict.fromkeys(policy for options in policy_sets(request) for policy in options)
+    # A share that hides is another one for each group's degrees: no one policy for all layers.
+    policies = dict.fromkeys(
+        policy for options in policy_sets(request) for policy in options if POLICIES[policy].offload != "hidden"
+    )
     for tp in _left(request, "tp", degrees):
         spread = limits.experts and limits.experts % tp == 0 and request.runtime.expert_parallel
         for ep in _left(request, "ep", sorted({1, tp}) if spread else [1]):

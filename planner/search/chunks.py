@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.layouts import Column, IntColumn, Layouts, counts_per_rank, even_split
-from costmodel.memory import KeptBytes
+from costmodel.memory import KeptBytes, host_budget_bytes, nvme_budget_bytes
 from costmodel.price import PricedLayers, price
 from costmodel.schedules import SCHEDULES, Stages, stages_of
 from costmodel.schema.schedule import Schedule
@@ -151,11 +151,15 @@ class _Split:
 
     def _place(self, rooms: SlotRooms, rows: NDArray[np.intp], floor_s: Column) -> None:
         """Deal every row its fastest mixes; again under less memory where the order keeps them longer than counted."""
-        left = np.full(len(self.step_s), self.budget_bytes)
+        spared, budgets = np.zeros((len(self.step_s), 3)), self._budgets()
+        tolerated = budgets * np.array([ROUNDING - 1.0, 0.0, 0.0])
         for attempt in range(TRIES):
             shares: dict[tuple[int, ...], list[int]] = {}
             for row in rows.tolist():
-                mixes = [rooms.fastest(row, at, float(left[row])) for at in range(len(rooms.slots))]
+                mixes = [
+                    rooms.fastest(row, at, self.budget_bytes - spared[row, 0], spared[row, 1:].tolist())
+                    for at in range(len(rooms.slots))
+                ]
                 found = [mix for mix in mixes if mix is not None]
                 if len(found) == len(mixes) and self._soon_enough(found, row, floor_s):
                     shares.setdefault(self._deal(found), []).append(row)
@@ -165,13 +169,13 @@ class _Split:
                 if not len(alike):
                     continue
                 over = self._price(dealt, alike)
-                for row, excess in zip(alike.tolist(), over.tolist(), strict=True):
-                    if excess <= self.budget_bytes * (ROUNDING - 1.0):
+                for row, excess in zip(alike.tolist(), over, strict=True):
+                    if (excess <= tolerated).all():
                         self.dealt[row] = dealt
                         self.bound_s[row] = min(floor_s[row], self.step_s[row]) if attempt else self.step_s[row]
                     else:
                         self.step_s[row] = inf
-                        left[row] -= max(min(excess, self.budget_bytes), self.budget_bytes * 1e-3)
+                        spared[row] += np.where(excess > tolerated, np.clip(excess, 1e-3 * budgets, budgets), 0.0)
                         again.append(row)
             rows = np.array(again, np.intp)
             if not again:
@@ -212,7 +216,8 @@ class _Split:
         return np.asarray((makespan_s + self.after_s) * (1.0 + self.layers.jitter))
 
     def _price(self, policies: tuple[int, ...], rows: NDArray[np.intp]) -> Column:
-        """Bytes over the budget of rows that are dealt alike, inf where the host has no room; sets their step times."""
+        """[rows, 3] bytes over the budgets of device, host and drives of rows that are dealt alike; sets their step
+        times."""
         some, placement = self.layers.take(rows), self._placement(policies, 0)
         if policies not in self.simulated:
             times = stage_times(self.layers, placement, self.problem)
@@ -224,7 +229,14 @@ class _Split:
         priced = price(some, repeated(assignment, len(rows)), repeated(kept, len(rows)))
         last_s = priced.extras.exposed_s.max(axis=1) * some.contention
         self.step_s[rows] = (simulation.makespan_s + last_s) * (1.0 + some.jitter)
-        return np.where(priced.fits_host, priced.peak_claim_bytes - self.budget_bytes, inf)
+        memory = priced.memory
+        claims = [priced.peak_claim_bytes, memory.host.max(axis=1), memory.nvme.max(axis=1)]
+        return np.stack(claims, axis=1) - self._budgets()
+
+    def _budgets(self) -> Column:
+        """Bytes of device, host and drives."""
+        setting = self.layers.setting
+        return np.array([self.budget_bytes, host_budget_bytes(setting), nvme_budget_bytes(setting)])
 
     def _placement(self, policies: tuple[int, ...], row: int) -> Placement:
         return Placement(self.layers.layouts.row(row), self.name, self.lengths, policies)

@@ -32,7 +32,8 @@ RELAXATIONS = (
     Relaxation(
         name="mixes",
         effect="a stage takes the fastest mix of policies that fits it, never a slower one to hide traffic behind it;"
-        " of more than some 140 equal layers on a stage, mixes of two policies only",
+        " of equal layers that mix in more than 20,000 ways, mixes of three policies or two only, and where host or"
+        " drives are short those near the linear program's best corner",
     ),
     Relaxation(name="stages", effect="layers of a layout not evaluated are split over stages in fractions"),
     Relaxation(

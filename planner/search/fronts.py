@@ -99,13 +99,18 @@ def undominated_rows(cost: Column) -> NDArray[np.intp]:
     return np.array(kept, np.intp)
 
 
+def count_compositions(count: int, parts: int) -> int:
+    """Ways to give ``count`` equal layers to so many policies."""
+    return comb(count + parts - 1, parts - 1)
+
+
 @lru_cache(maxsize=1024)
 def list_compositions(count: int, parts: int) -> Column:
     """[q, parts] all ways to give ``count`` equal layers to policies; of three or two policies where that is too many.
 
     q = C(count + parts - 1, parts - 1).
     """
-    if parts == 1 or comb(count + parts - 1, parts - 1) <= MAX_COMPOSITIONS:
+    if parts == 1 or count_compositions(count, parts) <= MAX_COMPOSITIONS:
         return _all_compositions(count, parts)
     few = 3 if comb(parts, 3) * comb(count + 2, 2) <= MAX_COMPOSITIONS else 2
     rows = []

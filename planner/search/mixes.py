@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +19,16 @@ from costmodel.layouts import Column
 from costmodel.memory import KeptMicrobatches
 from costmodel.pipeline import count_barriers, count_copies
 from costmodel.price import PricedLayers
-from planner.search.fronts import Front, first_fit, front_of, undominated
+from planner.search.fronts import (
+    MAX_COMPOSITIONS,
+    Fit,
+    Front,
+    count_compositions,
+    first_fit,
+    front_of,
+    undominated,
+)
+from planner.search.rounding import round_corner
 
 Resource = Literal["host", "nvme"]
 
@@ -127,15 +137,28 @@ class MixChooser:
                 if useful == tried or not all(useful):
                     continue  # a higher level that lets nothing new in
                 tried = useful
-                fronts = [
-                    self._front(kind, slot.counts[kind], policies, slot, short)
-                    for kind, policies in zip(used, useful, strict=True)
-                ]
                 beside = [(room.host_bytes - cap if name == "host" else room.nvme_bytes) / in_flight for name in short]
-                fit = first_fit(fronts, np.array([left - held, *beside]), unit.shape)
+                fit = self._fit(slot, dict(zip(used, useful, strict=True)), short, np.array([left - held, *beside]))
                 if fit is not None and (best is None or fit.cost[0] < best.time_s):
                     best = _Found(fit.mix, float(fit.cost[0]), float(fit.cost[1]) + held)
         return best
+
+    def _fit(
+        self, slot: Slot, useful: dict[int, tuple[int, ...]], short: tuple[Resource, ...], room: Column
+    ) -> Fit | None:
+        """The fastest mix of ``useful`` policies by kind within ``room`` [1 + short]: of all mixes, unless resources
+        are short and mixes many; then of those near the linear program's best corner."""
+        many = prod(count_compositions(slot.counts[kind], len(policies)) for kind, policies in useful.items())
+        if short and many > MAX_COMPOSITIONS:
+            costs = [self._cost(kind, slot, short)[list(policies)] for kind, policies in useful.items()]
+            rounded = round_corner(tuple(slot.counts[kind] for kind in useful), costs, room)
+            if rounded is not None:
+                mix = np.zeros(self.time_s.shape)
+                for (kind, policies), given in zip(useful.items(), rounded[0], strict=True):
+                    mix[kind, list(policies)] = given
+                return Fit(mix, rounded[1])
+        fronts = [self._front(kind, slot.counts[kind], policies, slot, short) for kind, policies in useful.items()]
+        return first_fit(fronts, room, self.time_s.shape)
 
     def _cost(self, kind: int, slot: Slot, short: tuple[Resource, ...]) -> Column:
         """[P, 2 + short] seconds, bytes kept and bytes away of one layer."""

@@ -90,12 +90,13 @@ class SlotRooms:
             for (slot, mix), (forward_s, backward_s, weight_grad_s) in zip(found.items(), columns.tolist(), strict=True)
         }
 
-    def fastest(self, row: int, at: int, budget_bytes: float) -> Column | None:
-        """The fastest mix of one slot in one row; None if none fits."""
-        host = float(self.host[row, at])
-        if host < 0.0:
+    def fastest(self, row: int, at: int, budget_bytes: float, spared: Sequence[float] = (0.0, 0.0)) -> Column | None:
+        """The fastest mix of one slot in one row; None if none fits. ``spared``: bytes of host and drives that stay
+        free."""
+        host, nvme = float(self.host[row, at]) - spared[0], self.nvme_bytes - spared[1]
+        if min(host, nvme) < 0.0:
             return None
-        room = Room(budget_bytes - float(self.always[row, at]), float(self.logits[row, at]), host, self.nvme_bytes)
+        room = Room(budget_bytes - float(self.always[row, at]), float(self.logits[row, at]), host, nvme)
         return self.chooser.fastest(self.slots[at], room)
 
 

@@ -198,7 +198,7 @@ class StageLimits:
         # A micro-batch of one copy of two, or of one stage of several, keeps its embedding there alone.
         here = 1.0 / (copies * self.v)
         fixed += self.stages.embedding * whole_in_flight * saved[:, kinds, 0][:, None] * here
-        transient = np.broadcast_to(working[:, :kinds][:, :, chosen].min(axis=(1, 2))[:, None], fixed.shape).copy()
+        transient = np.broadcast_to(working[:, :kinds].min(axis=(1, 2))[:, None], fixed.shape).copy()
         logits = saved[:, kinds + 1, 0][:, None]
         at_head = np.maximum(transient, logits) + estimate_apart_bytes(layers.setting, transient, logits)
         transient = np.where(self.stages.head, at_head, transient)

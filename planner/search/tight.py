@@ -16,6 +16,7 @@ from costmodel.pipeline import count_copies, count_crossings, placement_codes
 from costmodel.price import PricedLayers
 from planner.problem import Problem
 from planner.search.bounds import least_evenness, least_in_flight, mean_state_bytes, placeable_worth
+from planner.search.corners import corner_policies
 from planner.search.stage_limits import ROUNDING, StageLimits
 
 BISECTIONS = 14
@@ -38,6 +39,7 @@ def tighten(
     """[n] seconds that no placement of a row beats, at least ``floor_s``, ``after_s`` of them after the passes; inf for
     rows that cannot reach ``best_s``. Once ``out_of_time`` says so, rows keep their floor."""
     bounds, layouts = np.full(len(floor_s), np.inf), layers.layouts
+    policies = corner_policies(layers, problem.num_kinds, policies)
     hopeful = np.ones(len(floor_s), bool)
     for start in range(0, len(floor_s), BLOCK):
         block = slice(start, start + BLOCK)

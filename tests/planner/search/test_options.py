@@ -34,7 +34,9 @@ def check_slot(layers: PricedLayers, slot: Slot, policies: tuple[int, ...], draw
     tight = 0
     for budget_bytes in [sizes[0] * 0.999, sizes[-1] * 1.001, *(draw.choice(sizes) * 1.0001 for _ in range(budgets))]:
         fitting = [mix for mix in mixes if mix.claim_bytes <= budget_bytes]
-        option = OptionColumns(SlotRooms(layers, [slot], policies), budget_bytes).of_row(0).get(slot)
+        # A rank without experts waits for the collectives of those that have some, so all kinds stand beside it.
+        every = Slot(slot.rank, tuple(count + 1 for count in slot.counts))
+        option = OptionColumns(SlotRooms(layers, [slot, every], policies), budget_bytes).of_row(0).get(slot)
         if not fitting:
             assert option is None
             continue
