@@ -20,9 +20,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from costmodel.layouts import Column, uniform_assignment
+from costmodel.layouts import Assignment, Column, uniform_assignment
 from costmodel.memory import PARTS
-from costmodel.price import Priced, PricedLayers, price
+from costmodel.price import PipelinePrices, PricedLayers, price_memory, price_pipeline
 from costmodel.update import UpdateRates, estimate_update_rates
 from planner.constraints.rows import admits
 from planner.problem import Problem
@@ -64,36 +64,32 @@ class ShareSizes:
         some = layers.take(whole)
         some = replace(some, layouts=replace(some.layouts, optimizer_offload=np.zeros(len(whole))))
         kinds = (self.problem.kinds, self.problem.num_kinds)
-        priced = [price(some, uniform_assignment(*kinds, some.layouts, policy)) for policy in self.policies]
-        needed = np.stack([least_shares(one, self.budget_bytes) for one in priced])
+        assigned = [uniform_assignment(*kinds, some.layouts, policy) for policy in self.policies]
+        needed = np.stack([least_shares(some, one, self.budget_bytes) for one in assigned])
         matters = (needed[0] > 0.0) & (needed <= 1.0).any(axis=0)
-        ends = np.rint(np.stack(update_shares(priced[0])) * STEPS) / STEPS
-        tried = np.where(matters, np.concatenate([ends, needed]), 0.0)
-        found = [
-            (row, share)
-            for row, shares in zip(whole.tolist(), tried.T.tolist(), strict=True)
-            for share in sorted({share for share in shares if 0.0 < share < 1.0})
-            if admits(self.request, "optimizer_offload", share)
-        ]
-        return np.array([row for row, _ in found], np.intp), np.array([share for _, share in found])
+        ends = np.rint(np.stack(update_shares(some, price_pipeline(some, assigned[0]))) * STEPS) / STEPS
+        tried = np.sort(np.where(matters, np.concatenate([ends, needed]), 0.0), axis=0)
+        admitted = [share for share in np.unique(tried).tolist() if admits(self.request, "optimizer_offload", share)]
+        once = np.concatenate([np.ones((1, len(whole)), bool), tried[1:] != tried[:-1]])
+        rows, which = np.nonzero((once & (tried > 0.0) & (tried < 1.0) & np.isin(tried, admitted)).T)
+        return whole[rows], tried[which, rows]
 
 
-def least_shares(priced: Priced, budget_bytes: float) -> Column:
+def least_shares(layers: PricedLayers, assignment: Assignment, budget_bytes: float) -> Column:
     """[n] the least share of the optimizer's state on the host at which rows fit that were priced without, rounded up;
     0 where they fit as they are, more than 1 where they never do."""
-    memory = priced.memory
+    memory = price_memory(layers, assignment)
     # What stays counts as its bytes over the fragmentation (costmodel/memory.py).
-    moved = memory.parts[..., PARTS.index("optimizer")] / priced.layers.setting.runtime.memory.fragmentation
-    over = np.where(priced.assignment.multiplicity > 0, memory.claim - budget_bytes, -1.0)
+    moved = memory.parts[..., PARTS.index("optimizer")] / layers.setting.runtime.memory.fragmentation
+    over = np.where(assignment.multiplicity > 0, memory.claim - budget_bytes, -1.0)
     share = np.where(over > 0.0, over / np.maximum(moved, 1.0), 0.0).max(axis=1)
     return np.asarray(np.where(share > 0.0, np.ceil(np.minimum(share, 2.0) * STEPS + ROUNDING) / STEPS, 0.0))
 
 
-def update_shares(priced: Priced) -> tuple[Column, Column]:
+def update_shares(layers: PricedLayers, pipeline: PipelinePrices) -> tuple[Column, Column]:
     """Two shares for each row, [n], of the rank with most to update: where host and device end their updates together,
     and at which the gradients' way to the host just hides behind the backward."""
-    layers = priced.layers
-    rates = estimate_update_rates(layers.setting, layers.layouts, priced.params, priced.work.backward_s)
+    rates = estimate_update_rates(layers.setting, layers.layouts, pipeline.params, pipeline.work.backward_s)
     heaviest = rates.device_s.argmax(axis=1)[:, None]
     hidden = np.minimum(rates.backward_s / np.maximum(rates.hidden * rates.grads_s, 1e-30), 1.0)
     together = best_share(rates)
