@@ -19,6 +19,8 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 PASSES = tuple(kind for kind in PassKind if kind is not PassKind.FROZEN_FORWARD)
 """Kinds of passes. A plan carries no frozen model: its passes are for programs of their own (executor/frozen.py)."""
 
+OPTIMIZER_FORMATS = ("fp32", "int8")
+
 OPTIMIZERS = ("adamw", "sgd", "sgd-momentum")
 
 
@@ -72,8 +74,11 @@ def _shard_reasons(plan: Plan) -> Iterator[str]:
         yield f"layout.reshard_after_forward = {between}, and under a pipeline parameters stay gathered all step (0)"
     elif layout.tp > 1 and 1 < between < layout.dp_shard:
         yield f"layout.reshard_after_forward = {between}, and beside tp = {layout.tp} the executor runs 0 and 1"
-    if layout.optimizer_format != "fp32":
-        yield f"layout.optimizer_format = {layout.optimizer_format}, and the executor keeps moments in fp32"
+    if layout.optimizer_format not in OPTIMIZER_FORMATS:
+        formats = " or ".join(OPTIMIZER_FORMATS)
+        yield f"layout.optimizer_format = {layout.optimizer_format}, and the executor keeps moments in {formats}"
+    if layout.optimizer_format != "fp32" and plan.workload.optimizer != "adamw":
+        yield f"workload.optimizer = {plan.workload.optimizer}, and moments in {layout.optimizer_format} are adamw's"
 
 
 def _model_reasons(model: ModelSpec) -> Iterator[str]:

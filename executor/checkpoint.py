@@ -1,4 +1,7 @@
-"""Saving a run and taking it up again, in any layout: parameters and optimizer state under the whole model's names."""
+"""Saving a run and taking it up again, in any layout: parameters and optimizer state under the whole model's names.
+
+Moments are written as wide as parameters, whatever the optimizer keeps, so that its format, too, may change.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import torch
 import torch.distributed.checkpoint as dcp
 
 from executor.apply import ParallelModel
+from executor.eight_bit import EightBitAdamW
 
 
 def save_checkpoint(folder: str | Path, parallel: ParallelModel, optimizer: torch.optim.Optimizer, step: int) -> None:
@@ -23,6 +27,9 @@ def load_checkpoint(folder: str | Path, parallel: ParallelModel, optimizer: torc
     dcp.load(state, checkpoint_id=str(folder))
     first_of: dict[str, torch.nn.Parameter] = {}
     for name, parameter in parallel.named_parameters():
+        if isinstance(optimizer, EightBitAdamW):
+            kept = {key: state[f"optimizer.{name}.{key}"] for key in optimizer.wide_state(parameter)}
+            optimizer.take_wide_state(parameter, kept)
         for key, value in optimizer.state[parameter].items():
             if not torch.is_tensor(value):
                 optimizer.state[parameter][key] = state[f"optimizer.{name}.{key}"]
@@ -43,7 +50,8 @@ def _state(parallel: ParallelModel, optimizer: torch.optim.Optimizer, step: int)
     state: dict[str, Any] = {"step": torch.tensor(step)}
     for name, parameter in parallel.named_parameters():
         state.setdefault(f"model.{name}", parameter.detach())
-        for key, value in optimizer.state[parameter].items():
+        wide = optimizer.wide_state(parameter) if isinstance(optimizer, EightBitAdamW) else optimizer.state[parameter]
+        for key, value in wide.items():
             if value is not None:
                 state.setdefault(f"optimizer.{name}.{key}", value)
     return state

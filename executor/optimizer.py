@@ -11,6 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from costmodel.schema.workload import Workload
 from executor.apply import ParallelModel
+from executor.eight_bit import EightBitAdamW
 
 LEARNING_RATE = 1e-3
 WEIGHT_DECAY = 0.1
@@ -22,7 +23,8 @@ LARGEST_NORM = 1.0
 def build_optimizer(
     parallel: ParallelModel, workload: Workload, learning_rate: float = LEARNING_RATE
 ) -> torch.optim.Optimizer:
-    """``workload.optimizer`` over this rank's parameters; matrices decay, gains and biases do not.
+    """``workload.optimizer`` over this rank's parameters, its moments in the plan's format; matrices decay, gains and
+    biases do not.
 
     Betas, decay and clipping are those of Touvron et al., LLaMA (2023), section 2.3.
     """
@@ -33,6 +35,8 @@ def build_optimizer(
     options = [
         {"params": group, "weight_decay": WEIGHT_DECAY if decays else 0.0} for (_, decays), group in groups.items()
     ]
+    if workload.optimizer == "adamw" and parallel.plan.layout.optimizer_format == "int8":
+        return EightBitAdamW(options, lr=learning_rate, betas=ADAM_BETAS)
     if workload.optimizer == "adamw":
         return torch.optim.AdamW(options, lr=learning_rate, betas=ADAM_BETAS)
     return torch.optim.SGD(

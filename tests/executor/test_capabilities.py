@@ -42,7 +42,7 @@ def test_expert_parallelism_is_refused(degree: str) -> None:
         ("shard_params", 2),
         ("shard_grads", 2),
         ("shard_optim", 8),
-        ("optimizer_format", "int8"),
+        ("optimizer_format", "fp8"),
     ],
 )
 def test_state_split_or_kept_another_way_is_refused(choice: str, value: int | str) -> None:
