@@ -26,7 +26,7 @@ from costmodel.memory import (
 )
 from costmodel.price import PricedLayers, price
 from costmodel.schedules import Stages, stages_of
-from planner.evaluate import Evaluated, cores_per_pipeline, evaluate, kept_bytes
+from planner.evaluate import Evaluated, cores_per_pipeline, evaluate, kept_bytes, stage_times
 from planner.kept import count_kept_microbatches
 from planner.order import build_order
 from planner.placement import Placement
@@ -275,6 +275,7 @@ def _best_of_chunks(
     """The split is one of a few; where a mix's layers lie among its stages matters, so no mix of a rank is left out."""
     layout, stages = layers.layouts.row(0), stages_of_row(layers)
     evaluated: list[Evaluated] = []
+    tried = 0
     for lengths in splits_of_row(problem, layers):
         counts = counts_per_rank(problem.kinds, problem.num_kinds, lengths, stages.stage_to_rank).tolist()
         mixes = [
@@ -284,30 +285,42 @@ def _best_of_chunks(
         # The fastest mixes may be kept longer than the mean of a rank's stages is: then the others count too.
         for choices in (few, mixes):
             assert prod(map(len, choices)) <= MOST, "too large for exhaustive search"
-            chosen = sorted(product(*choices), key=lambda mixes: _busiest_s(layers, mixes))
-            dealt = [deal(problem, lengths, stages, tuple(mix.counts for mix in mixes)) for mixes in chosen]
+            dealt = [
+                deal(problem, lengths, stages, tuple(mix.counts for mix in chosen)) for chosen in product(*choices)
+            ]
             placements = [Placement(layout, layers.layouts.schedule_name(0), lengths, policies) for policies in dealt]
-            fitting: list[Evaluated] = []
-            for index in np.flatnonzero(_fit(problem, layers, placements, budget_bytes)).tolist():
-                if fitting and _busiest_s(layers, chosen[index]) >= min(one.step_time_s for one in fitting):
-                    break
-                fitting.append(evaluate(problem, placements[index], layers=layers))
-            if fitting:
+            tried += len(placements)
+            step_s = _steps_s(problem, layers, placements, budget_bytes)
+            if np.isfinite(step_s).any():
+                best = evaluate(problem, placements[int(step_s.argmin())], layers=layers)
+                assert np.isclose(best.step_time_s, step_s.min(), rtol=1e-9)
+                evaluated.append(best)
                 break
-        evaluated += fitting
-    best = min(evaluated, key=lambda one: one.step_time_s, default=None)
-    return None if best is None else Best(best.placement, best.step_time_s, len(evaluated))
+    fastest = min(evaluated, key=lambda one: one.step_time_s, default=None)
+    return None if fastest is None else Best(fastest.placement, fastest.step_time_s, tried)
 
 
-def _fit(problem: Problem, layers: PricedLayers, placements: list[Placement], budget_bytes: float) -> np.ndarray:
-    """[n] whether placements of the one row in ``layers`` fit, as its own order keeps their activations."""
+def _steps_s(problem: Problem, layers: PricedLayers, placements: list[Placement], budget_bytes: float) -> np.ndarray:
+    """[n] step times of placements of the one row in ``layers``; inf for those that do not fit, as its own order keeps
+    their activations."""
     if not placements:
-        return np.zeros(0, bool)
+        return np.zeros(0)
     schedule, axis = build_order(layers), layers.costs.num_policies
     kept = [kept_bytes(layers, placement, problem, schedule) for placement in placements]
     each = [placement.assignment(problem.kinds, problem.num_kinds, axis) for placement in placements]
     priced = price(layers.take(np.zeros(len(placements), np.intp)), _joined(each), _joined(kept))
-    return np.asarray((priced.peak_claim_bytes <= budget_bytes * ROUNDING) & priced.fits_host)
+    fits = (priced.peak_claim_bytes <= budget_bytes * ROUNDING) & priced.fits_host
+    times = [stage_times(layers, placement, problem) for placement in placements]
+    cores = cores_per_pipeline(problem, placements[0])
+    if cores is None:
+        # What else takes time in a step is the same for all placements of a row.
+        own = ("forward_s", "input_grad_s", "weight_grad_s", "recompute_s")
+        stacked = {name: np.stack([getattr(one, name) for one in times]) for name in own}
+        makespan_s = simulate_many(schedule, replace(times[0], **stacked))
+    else:
+        makespan_s = np.array([simulate(schedule, one, cores).makespan_s for one in times])
+    last_s = priced.extras.exposed_s.max(axis=1) * layers.contention[0]
+    return np.where(fits, (makespan_s + last_s) * (1.0 + layers.jitter[0]), np.inf)
 
 
 def _joined(rows: list[OneRow]) -> OneRow:
@@ -316,11 +329,6 @@ def _joined(rows: list[OneRow]) -> OneRow:
         field.name: np.concatenate([getattr(row, field.name) for row in rows]) for field in fields(rows[0])
     }
     return replace(rows[0], **columns)
-
-
-def _busiest_s(layers: PricedLayers, chosen: tuple[Mix, ...]) -> float:
-    """All passes of the busiest rank: no order of them is faster."""
-    return int(layers.layouts.num_microbatches[0]) * max(mix.forward_s + mix.backward_s for mix in chosen)
 
 
 def random_placement(draw: Random, problem: Problem, layers: PricedLayers, policies: tuple[int, ...]) -> Placement:
