@@ -22,7 +22,7 @@ from costmodel.hostbound import (
 )
 from costmodel.layouts import Column, Layouts
 from costmodel.lowering import lower_layer
-from costmodel.lowering.casts import lower_casts
+from costmodel.lowering.casts import lower_casts, narrow_saved
 from costmodel.lowering.ends import lower_embedding, lower_head
 from costmodel.offload import OFFLOAD_BUFFERS
 from costmodel.op_times import price_op
@@ -126,7 +126,7 @@ def estimate_layer_costs(setting: Setting, network: Network, split: Split) -> La
 
 
 def _price(lowered: Lowered, launches: float, setting: Setting, network: Network, split: Split) -> dict[str, Column]:
-    shape = split.tp.shape
+    shape, lowered = split.tp.shape, narrow_saved(lowered, setting)
     forward = {term: np.zeros(shape) for term in LAYER_TERMS}
     backward = {term: np.zeros(shape) for term in LAYER_TERMS}
     forward_total = {term: np.zeros(shape) for term in TRANSFER_TERMS}

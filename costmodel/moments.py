@@ -26,12 +26,12 @@ _LOW_RANK = OPTIMIZER_FORMATS.index("low-rank")
 def moment_bytes(workload: Workload, layouts: Layouts) -> tuple[Column | float, Column | float]:
     """([n, 1], [n, 1]) bytes of the moments for each parameter of a layer, and of the embedding and the head.
 
-    With c moments in fp32, 4c bytes: int8 c · (1 + 4 / block); fp8 c · (1 + 12 / group); low-rank r of an m x n matrix,
-    m <= n, c · r · n of them, where r = hidden / 4 stands for m / 4, and the random projection is drawn again from its
-    seed. Embedding and head are not projected.
+    With c moments in fp32, 4c bytes: bf16 2c; int8 c · (1 + 4 / block); fp8 c · (1 + 12 / group); low-rank r of an
+    m x n matrix, m <= n, c · r · n of them, where r = hidden / 4 stands for m / 4, and the random projection is drawn
+    again from its seed. Embedding and head are not projected.
     Leaves out: layers' vectors, which are not projected either; matrices that are narrower than the hidden size, whose
     rank is the same and so their share larger.
-    Source: Dettmers et al. 2022, section 2.1; COAT, section 4; APOLLO, algorithm 1.
+    Source: Dettmers et al. 2022, section 2.1; COAT, section 4; APOLLO, algorithm 1; DeepSeek-V3, section 3.3.3.
     """
     full = workload.optimizer_state_bytes
     if not layouts.optimizer_format.any():
@@ -42,6 +42,7 @@ def moment_bytes(workload: Workload, layouts: Layouts) -> tuple[Column | float, 
         "int8": number * (1.0 + 4.0 / INT8_BLOCK),
         "fp8": number * (1.0 + FP8_GROUP_BYTES / FP8_GROUP),
         "low-rank": full * RANK_SHARE,
+        "bf16": number * 2.0,
     }
     of_ends = {**of_layers, "low-rank": full}
     code = layouts.optimizer_format[:, None]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.layouts import POLICIES, Column
+from costmodel.lowering.casts import is_narrow
 from costmodel.ops import Lowered, Setting
 
 OFFLOAD_BUFFERS = 2.0
@@ -75,12 +76,14 @@ def estimate_narrowed(lowered: Lowered, setting: Setting, like: Column) -> Narro
     """Everything that a layer saves, every element in 1 byte and its share of a scale; ``like``: a column [u].
 
     cast = 2 · (width + narrow) bytes an element / memory bandwidth: read wide and written narrow in the forward, the
-    reverse in the backward. Masks and statistics stay.
+    reverse in the backward. Masks and statistics stay, and what the runtime keeps in few bits as it is.
     Source: Pan et al. 2021 (Mesa), section 3; Xi et al. 2024 (COAT), section 5.
     """
     width = setting.activation_bytes
     zero = np.zeros_like(like)
-    sizes = [one.num_bytes + zero for one in lowered.saved if one.name not in _NEVER_NARROW]
+    already = setting.runtime.kernels.narrow_saves is not None and is_narrow(setting)
+    wide = [one for one in lowered.saved if not (already and one.narrow) and one.name not in _NEVER_NARROW]
+    sizes = [one.num_bytes + zero for one in wide]
     elements = (np.sum(sizes, axis=0) + zero) / width
     moved = 2.0 * elements * (width + INT8_BYTES)
     largest = np.max([*sizes, zero], axis=0)

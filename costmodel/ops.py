@@ -201,6 +201,7 @@ class Saved:
     """A tensor kept from forward to backward. ``matmul_output``: what the policy all-but-matmul keeps too.
 
     ``core_attention``: what the policy core-attention drops.
+    ``narrow``: which of the runtime's ``narrow_saves`` it is under 8-bit products; None: kept as it is.
     """
 
     name: str
@@ -208,6 +209,7 @@ class Saved:
     matmul_output: bool = False
     core_attention: bool = False
     modules: Modules = ()
+    narrow: Literal["product_inputs", "activation_inputs", "attention_output"] | None = None
 
 
 Op = Gemm | Attention | Elementwise

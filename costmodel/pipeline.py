@@ -69,7 +69,8 @@ def estimate_pending(layouts: Layouts, rank: IntColumn) -> Column:
 
 
 def estimate_least_pending(layouts: Layouts, rank: IntColumn) -> Column:
-    """[n, S] what no order of the schedule leaves less than; ``estimate_pending`` where that is exact."""
+    """[n, S] what every order of the schedule leaves beside ``estimate_least_in_flight``; ``estimate_pending`` where
+    that is exact."""
     return _by_schedule(layouts, rank, [form.least_pending or form.pending for form in FORMS])
 
 

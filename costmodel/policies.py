@@ -8,6 +8,7 @@ from typing import get_args
 import numpy as np
 
 from costmodel.layouts import POLICIES, Column
+from costmodel.lowering.casts import is_narrow
 from costmodel.offload import OFFLOAD_BUFFERS, estimate_copies, estimate_narrowed
 from costmodel.ops import QUERY_KEY_VALUE, Elementwise, Gemm, Lowered, Modules, Op, Setting, Split
 from costmodel.schema.layout import RecomputePolicy
@@ -63,8 +64,7 @@ def price_policies(
     ``estimate_narrowed`` in how few bits, ``estimate_copies`` how much of it leaves the device.
 
     working: the layer's own transients, what is recomputed, what waits for a copy, and a tensor that is widened again.
-    pending: what a split backward keeps from input gradient to weight gradient - the gradients at the outputs of
-    trained matmuls and norms, and whatever was recomputed.
+    pending: what a split backward keeps beside ``saved_bytes`` from input gradient to weight gradient.
     """
     policies = POLICIES[: setting.num_policies]
     zero = np.zeros(split.tp.shape)
@@ -78,13 +78,6 @@ def price_policies(
     held = saved - part * narrowed.spared_bytes[:, None]
     copies = estimate_copies(held, np.sum(list(forward.values()), axis=0), setting)
     working = 2.0 * np.max(lowered.working_bytes, axis=0) if lowered.working_bytes else zero
-    outputs = [op.m * op.n * op.batch for op in lowered.ops if isinstance(op, Gemm) and op.trains]
-    at_outputs = zero + np.sum(outputs, axis=0) * setting.activation_bytes
-    if setting.model.trains == "full":
-        # Half of what a norm moves is its output.
-        at_outputs = at_outputs + 0.5 * sum(
-            op.forward_bytes for op in lowered.ops if isinstance(op, Elementwise) and op.name in ("norm", "final norm")
-        )
     return {
         "recompute_s": left.seconds[:, code],
         "offload_s": copies.exposed_s,
@@ -96,9 +89,36 @@ def price_policies(
         + (whole - saved)
         + OFFLOAD_BUFFERS * copies.away_bytes
         + narrow * narrowed.widened_bytes[:, None],
-        "pending_bytes": at_outputs[:, None] + whole - saved,
+        "pending_bytes": _pending_bytes(lowered, setting, whole, saved),
         "sent_again": left.sent_bytes[:, code],
     }
+
+
+def _pending_bytes(lowered: Lowered, setting: Setting, whole: Column, saved: Column) -> Column:
+    """[u, P] what a layer keeps from input gradient to weight gradient beside the ``saved`` bytes [u, P] of ``whole``.
+
+    The gradients at the outputs of trained products and norms, and whatever was recomputed. Where the runtime puts off
+    the products alone, their inputs and the gradients at their outputs, less what is freed of what was saved, and no
+    less than nothing. Narrow products read narrow gradients where the runtime keeps them so.
+    Source: DualPipe's published code, dualpipe/utils.py (WeightGradStore), 2025.
+    """
+    rules = setting.runtime.kernels.narrow_saves if is_narrow(setting) else None
+    narrow = setting.activation_bytes if rules is None else rules.product_inputs
+    gradients = np.zeros(len(whole)) + sum(
+        op.m * op.n * op.batch * (setting.activation_bytes if op.wide else narrow)
+        for op in lowered.ops
+        if isinstance(op, Gemm) and op.trains
+    )
+    if setting.runtime.defers_operands:
+        inputs = [one.num_bytes for one in lowered.saved if one.narrow in ("product_inputs", "attention_output")]
+        operands = gradients + np.sum(inputs, axis=0)
+        return np.asarray(np.maximum(operands[:, None] - saved, 0.0))
+    if setting.model.trains == "full":
+        # Half of what a norm moves is its output.
+        gradients = gradients + 0.5 * sum(
+            op.forward_bytes for op in lowered.ops if isinstance(op, Elementwise) and op.name in ("norm", "final norm")
+        )
+    return gradients[:, None] + whole - saved
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,8 @@ class ScheduleForm:
     in_flight        micro-batches alive at once on a rank, in units of all of the rank's layers of one copy
     least_in_flight  what the order never keeps less than, where in_flight is not exact
     pending          those between input gradient and weight gradient, likewise
-    least_pending    what the order never leaves less than, where pending is not exact
+    least_pending    what the order leaves at least beside least_in_flight: with x bytes a micro-batch alive and y one
+                     waiting, a rank's peak is no less than x · least_in_flight + y · least_pending
     ahead            forwards before the first backward, where it is not in_flight
     gathers          how often the rank's sharded parameters are gathered for its forwards, and again for its backwards,
                      where they stay gathered for a run of passes; None: for every forward before the first backward
@@ -125,7 +126,7 @@ def _zeropp_unit(p: Any, m: Any, v: Any, r: Any) -> Any:
 
 
 def _zeropp_least_pending(p: Any, m: Any, v: Any, r: Any) -> Any:
-    return np.where(m >= 2.0 * p - 1.0, np.maximum(_zeropp_unit(p, m, v, r) - 2.0 * (p - 1.0 - r) / v, 0.0), 0.0)
+    return np.where(m >= 2.0 * p - 1.0, (2.0 * r + 1.0) / v, 0.0)
 
 
 def _filled(pending: Form) -> Form:
@@ -242,7 +243,7 @@ _FORMS: dict[str, ScheduleForm] = {
         lambda p, m, v, r: np.minimum(m, p + 1.0) + 0.0 * r,
         least_in_flight=lambda p, m, v, r: np.minimum(m // 2.0 + 1.0, 0.5 * p + 1.0) + 0.0 * r,
         pending=_dualpipe_pending,
-        least_pending=_filled(lambda p, m, v, r: np.where(m % 2 == 0, _dualpipe_pending(p, m, v, r), 0.0)),
+        least_pending=_filled(lambda p, m, v, r: np.where(m % 2 == 0, _depth(p, r), 0.0)),
         fill=(0.5, 1.0, -0.5),
         copies=2,
         splits_backward=True,
@@ -253,7 +254,7 @@ _FORMS: dict[str, ScheduleForm] = {
         lambda p, m, v, r: np.minimum(m, p + 0.5) + 0.0 * r,
         least_in_flight=lambda p, m, v, r: np.minimum(0.5 * (m + 1.0), 0.5 * (p + 1.0)) + 0.0 * r,
         pending=_dualpipe_v_pending,
-        least_pending=_filled(_dualpipe_v_pending),
+        least_pending=_filled(lambda p, m, v, r: 0.5 * r),
         fill=(1.0, 2.0, -1.0),
         placement="zigzag",
         splits_backward=True,

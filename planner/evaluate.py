@@ -191,18 +191,20 @@ def kept_by_stage(layers: PricedLayers, placement: Placement, problem: Problem) 
 
 
 def kept_bytes(layers: PricedLayers, placement: Placement, problem: Problem, schedule: Schedule) -> KeptBytes:
-    """What the schedule's own order keeps on every rank at its worst moment."""
+    """What the schedule's own order keeps on every rank at its worst moment: activations and what waits for the weight
+    gradient when they are most together, which need not be when either is."""
     kept, one = count_kept(schedule), kept_by_stage(layers, placement, problem)
 
-    def peak(what: str, weights: Column) -> Column:
-        return kept.peak(what, np.tile(weights, schedule.copies))[None]
+    def per_stage(weights: Column) -> Column:
+        return np.tile(weights, schedule.copies)
 
+    activations, pending = kept.peak_at_once(per_stage(one.activations), per_stage(one.pending))
     return KeptBytes(
-        activations=peak("alive", one.activations),
-        pending=peak("waiting", one.pending),
-        logits=kept.peak_logits(np.tile(one.logits, schedule.copies))[None],
-        host=peak("alive", one.host),
-        nvme=peak("alive", one.nvme),
+        activations=activations[None],
+        pending=pending[None],
+        logits=kept.peak_logits(per_stage(one.logits))[None],
+        host=kept.peak("alive", per_stage(one.host))[None],
+        nvme=kept.peak("alive", per_stage(one.nvme))[None],
     )
 
 

@@ -53,6 +53,15 @@ class KeptCounts:
         ]
         return np.array(peaks)
 
+    def peak_at_once(self, alive: Column, waiting: Column) -> tuple[Column, Column]:
+        """[ranks] bytes of activations, and of what waits for the weight gradient beside them, when both together are
+        most; a micro-batch of stage s takes ``alive[s]`` from F on and ``waiting[s]`` from I to W."""
+        most = np.zeros((2, len(self.stage)))
+        for rank, stage in enumerate(self.stage):
+            held = np.cumsum([self.alive[rank] * alive[stage], self.waiting[rank] * waiting[stage]], axis=1)
+            most[:, rank] = held[:, held.sum(axis=0).argmax()]
+        return most[0], most[1]
+
     def peak_logits(self, weights: Column) -> Column:
         """[ranks] the most logits that a rank ever keeps, where one micro-batch's count ``weights[s]`` on the last
         stage s and nothing on others; of a split vocabulary every rank's part counts as much."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from costmodel.schema.layout import Layout
 
-FORMATS = {"int8": "8-bit optimizer", "fp8": "FP8 optimizer", "low-rank": "low-rank optimizer"}
+FORMATS = {"int8": "8-bit optimizer", "fp8": "FP8 optimizer", "low-rank": "low-rank optimizer", "bf16": "bf16 moments"}
 
 
 def state_words(layout: Layout) -> list[str]:

@@ -84,7 +84,7 @@ def lower_core(
         ops=[core],
         saved=[
             Saved(QUERY_KEY_VALUE, tokens * (q_features + k_features + v_features) * width, matmul_output=True),
-            Saved("attention output", tokens * out_features * width, matmul_output=True),
+            Saved("attention output", tokens * out_features * width, matmul_output=True, narrow="attention_output"),
         ],
     )
     pairs = split.micro_batch_size * heads / split.cp_ulysses * core.seq_q * core.seq_kv

@@ -1,11 +1,13 @@
-"""What 8- and 4-bit matrix products cost beside themselves: their operands are made from 16-bit activations."""
+"""What 8- and 4-bit products cost and save: operands made from 16-bit activations, kept narrow for the backward."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from costmodel.layouts import Column
-from costmodel.ops import Elementwise, Gemm, Lowered, Setting, Split
+from costmodel.ops import Elementwise, Gemm, Lowered, Saved, Setting, Split
 from costmodel.schema.workload import DTYPE_BYTES
 
 TRANSPOSE_BYTES = 2.0
@@ -24,7 +26,7 @@ def lower_casts(lowered: Lowered, setting: Setting, split: Split) -> list[Elemen
     Source: Transformer Engine's documentation, FP8 recipes (delayed and current scaling), and its
     transformer_engine/pytorch/module/linear.py, 2025.
     """
-    if DTYPE_BYTES[setting.workload.precision] >= 2.0:
+    if not is_narrow(setting):
         return []
     whole = setting.runtime.kernels.cast_bytes
     gathered = _gathered_bytes(setting, split)
@@ -38,6 +40,29 @@ def lower_casts(lowered: Lowered, setting: Setting, split: Split) -> list[Elemen
         for op in lowered.ops
         if isinstance(op, Gemm) and not op.wide
     ]
+
+
+def is_narrow(setting: Setting) -> bool:
+    """Whether the workload's products run in fewer than 16 bits."""
+    return DTYPE_BYTES[setting.workload.precision] < 2.0
+
+
+def narrow_saved(lowered: Lowered, setting: Setting) -> Lowered:
+    """The same with its saved tensors as wide as the runtime's ``narrow_saves`` has them; unchanged at 16 bits and up.
+
+    A tensor of n elements that is kept for narrow products takes n · its bytes per element, instead of n · 2.
+    Source: DeepSeek-AI 2024 (DeepSeek-V3), section 3.3.3.
+    """
+    rules = setting.runtime.kernels.narrow_saves
+    if rules is None or not is_narrow(setting):
+        return lowered
+
+    def kept(one: Saved) -> Saved:
+        if one.narrow is None:
+            return one
+        return replace(one, num_bytes=one.num_bytes * (getattr(rules, one.narrow) / setting.activation_bytes))
+
+    return replace(lowered, saved=[kept(one) for one in lowered.saved])
 
 
 def _gathered_bytes(setting: Setting, split: Split) -> Column:

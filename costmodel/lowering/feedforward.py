@@ -43,8 +43,8 @@ def lower_intermediate(name: str, tokens: Column, features: Column, gated: bool,
             Gemm(f"{name} down", tokens, hidden, features, scatters_output=True),
         ],
         saved=[
-            Saved(f"{name} activation input", inputs * inner, matmul_output=True),
-            Saved(f"{name} down input", inner),
+            Saved(f"{name} activation input", inputs * inner, matmul_output=True, narrow="activation_inputs"),
+            Saved(f"{name} down input", inner, narrow="product_inputs"),
         ],
         working_bytes=[(inputs + 1.0) * inner],
     )
@@ -58,5 +58,6 @@ def lower_projection(block: ProjectionBlock, setting: Setting, split: Split) -> 
     """A plain linear map on the resident tokens, replicated over tp."""
     tokens = split.resident_tokens
     shape = np.full_like(tokens, block.out_features), np.full_like(tokens, block.in_features)
-    saved = Saved("projection input", tokens * block.in_features * setting.activation_bytes)
+    kept = tokens * block.in_features * setting.activation_bytes
+    saved = Saved("projection input", kept, narrow="product_inputs")
     return Lowered(ops=[Gemm("projection", tokens, *shape)], saved=[saved])

@@ -37,9 +37,11 @@ def lower_mla(block: MLABlock, setting: Setting, split: Split) -> Lowered:
                 gathers_input=True,
             )
         )
-        lowered.saved.append(Saved("normed latents", tokens * latent * width))
+        lowered.saved.append(Saved("normed latents", tokens * latent * width, narrow="product_inputs"))
     else:
-        lowered.saved.append(Saved("down-projection input", resident * hidden * width, modules=("layernorm",)))
+        lowered.saved.append(
+            Saved("down-projection input", resident * hidden * width, modules=("layernorm",), narrow="product_inputs")
+        )
         lowered.ops.append(
             Gemm(
                 "query up",

@@ -78,11 +78,12 @@ def lower_moe(block: MoEBlock, setting: Setting, split: Split) -> Lowered:
         )
     )
     lowered.saved += [
-        Saved("expert input", gathered),
-        Saved("expert activation input", inputs * expert_inner, matmul_output=True),
-        Saved("expert down input", expert_inner, modules=("moe_act",)),
-        Saved("expert output", permuted, matmul_output=True),
+        Saved("expert input", gathered, narrow="product_inputs"),
+        Saved("expert activation input", inputs * expert_inner, matmul_output=True, narrow="activation_inputs"),
+        Saved("expert down input", expert_inner, modules=("moe_act",), narrow="product_inputs"),
     ]
+    if kernels.weighs_expert_outputs:
+        lowered.saved.append(Saved("expert output", permuted, matmul_output=True))
     lowered.working_bytes.append(2.0 * gathered + (inputs + 1.0) * expert_inner)
     if block.latent_size:
         down = Gemm("latent down", resident, features, np.full_like(resident, hidden))

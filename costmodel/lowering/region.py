@@ -84,7 +84,7 @@ def enter_tensor_region(
     return Lowered(
         ops=_copies(setting, gathered, scattered + again * gathered),
         transfers=[transfer],
-        saved=[Saved("matmul input", kept, modules=("layernorm",))],
+        saved=[Saved("matmul input", kept, modules=("layernorm",), narrow=None if wide else "product_inputs")],
         working_bytes=[whole],
     )
 

@@ -127,7 +127,10 @@ def _gated_output(tokens: Column, inner: Column, hidden: Column, setting: Settin
             Elementwise("gated norm", 3.0 * size, 5.0 * size),
             Gemm("mixer out", tokens, hidden, inner, scatters_output=True),
         ],
-        saved=[Saved("mixer output and gate", 2.0 * size, matmul_output=True), Saved("mixer out input", size)],
+        saved=[
+            Saved("mixer output and gate", 2.0 * size, matmul_output=True),
+            Saved("mixer out input", size, narrow="product_inputs"),
+        ],
         working_bytes=[3.0 * size],
     )
 

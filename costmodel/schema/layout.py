@@ -22,8 +22,8 @@ OffloadTarget = Literal["host", "nvme"]
 SavedDtype = Literal["as-computed", "int8"]
 """How saved activations are kept: as they were computed, or in 8 bits with a scale for each block."""
 
-OptimizerFormat = Literal["fp32", "int8", "fp8", "low-rank"]
-"""How the optimizer's moments are kept: as they are, in 8 bits by blocks, or projected to a low rank."""
+OptimizerFormat = Literal["fp32", "int8", "fp8", "low-rank", "bf16"]
+"""How the optimizer's moments are kept: in fp32, in 8 bits by blocks or groups, projected to a low rank, or in bf16."""
 
 
 class Layout(Spec):

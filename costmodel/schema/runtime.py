@@ -67,6 +67,19 @@ class StateRules(Spec):
     sums_replicas_once: bool = False
 
 
+class NarrowSaves(Spec):
+    """Bytes per element, scales included, that 8-bit training keeps for the backward of what is otherwise kept whole.
+
+    ``product_inputs``: what narrow products read, for their weight gradients; the gradients at their outputs likewise,
+    where a split backward puts those off. ``activation_inputs``: what the activation between two products reads.
+    ``attention_output``: what attention's own backward reads, and the product behind it.
+    """
+
+    product_inputs: PositiveFloat
+    activation_inputs: PositiveFloat
+    attention_output: PositiveFloat
+
+
 class KernelRules(Spec):
     """What is fused, and what each unfused piece moves.
 
@@ -90,6 +103,9 @@ class KernelRules(Spec):
     ``cast_bytes``: bytes that narrowing one element to 8 or 4 bits moves, its transposed copy included.
     ``gathers_narrow``: under sequence parallelism what 8- and 4-bit products read is narrowed on its shard and gathered
     so, the gradients at their outputs likewise; otherwise gathers carry 16 bits and casts follow them.
+    ``narrow_saves``: what 8-bit training keeps for the backward in fewer bits; None: all of it at 16.
+    ``weighs_expert_outputs``: routing weights multiply the experts' outputs, which are kept for the weights' gradient;
+    otherwise they multiply the down products' inputs, as part of the activation.
     ``moe_host_s``: time of one pass through a dropless mixture-of-experts block in which the device waits: the host
     reads how many tokens each expert got before it can launch the experts' products, so it cannot run ahead.
     ``launches_per_expert``: kernels of one forward pass launched for each local expert, where products are not grouped
@@ -141,6 +157,8 @@ class KernelRules(Spec):
     host_s_per_layer: NonNegativeFloat = 0.0
     cast_bytes: NonNegativeFloat = 4.0
     gathers_narrow: bool = False
+    narrow_saves: NarrowSaves | None = None
+    weighs_expert_outputs: bool = True
     moe_host_s: NonNegativeFloat = 0.0
     launches_per_expert: NonNegativeFloat = 0.0
     biases_each_expert: bool = False
@@ -236,6 +254,8 @@ class Runtime(Spec):
     ``recompute_modules``: what selective recomputation runs again where ``selective_recomputes`` is ``modules``.
     ``stops_recompute_early``: recomputation ends with the last tensor that the backward needs, so that a layer's last
     product is not run again (``torch.utils.checkpoint`` without re-entrance; a compiler that sees the whole step).
+    ``defers_operands``: of a split backward only the put-off products' two operands stay until the weight gradient;
+    otherwise all that the layer saved.
     ``activation_offload``: what a layer saves may wait in host memory; ``partial_offload``: also a share of it, and
     what recomputation leaves; ``nvme_offload``: also on the node's drives. ``int8_activations``: it may be kept in 8
     bits.
@@ -280,6 +300,7 @@ class Runtime(Spec):
     one_way_sends: bool = False
     product_rate: PositiveFloat = 1.0
     stops_recompute_early: bool = False
+    defers_operands: bool = False
     state: StateRules
     kernels: KernelRules
     compiled_kernels: KernelRules | None = None

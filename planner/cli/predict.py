@@ -78,7 +78,7 @@ def predict(
         typer.Option(metavar="RANKS", help="Over which backward gathers parameters.", rich_help_panel=LAYOUT),
     ] = None,
     optimizer_format: Annotated[
-        str | None, typer.Option(help="Of its moments: fp32, int8, fp8 or low-rank.", rich_help_panel=LAYOUT)
+        str | None, typer.Option(help="Of its moments: fp32, int8, fp8, low-rank or bf16.", rich_help_panel=LAYOUT)
     ] = None,
     optimizer_offload: Annotated[
         float | None,

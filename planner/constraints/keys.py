@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
+from typing import Any, get_args
 
+from costmodel.schema.layout import OptimizerFormat
 from costmodel.schema.runtime import Runtime
 from planner.constraints.values import Choice, Flag, Lengths, Order, ScheduleName, Share, Values, Whole
 
@@ -72,7 +73,7 @@ _ROWS = (
     Key("vocab_parallel", Flag(), "embedding and head split over all pipeline ranks", False,
         lambda runtime, value: not value or runtime.vocab_parallel is not None),
     Key("first_group", Whole(0), "the group of nodes that holds the first pipeline ranks", 0),
-    Key("optimizer_format", Choice(("fp32", "int8", "fp8", "low-rank")), "how the optimizer keeps its moments", "fp32",
+    Key("optimizer_format", Choice(get_args(OptimizerFormat)), "how the optimizer keeps its moments", "fp32",
         lambda runtime, value: value in runtime.optimizer_formats),
     Key("order", Order(), "the mesh order: which axis lies on the nearest devices"),
     Key("optimizer_offload", Share(), "share of the optimizer on the host", 0.0,

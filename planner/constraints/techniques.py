@@ -118,6 +118,7 @@ ALLOWABLE: Mapping[str, Lossy] = MappingProxyType(
             _format("int8", "the optimizer's moments in 8 bits, block by block"),
             _format("fp8", "the optimizer's moments in FP8 (COAT)"),
             _format("low-rank", "the optimizer's moments of a low-rank projection of the gradient (APOLLO)"),
+            _format("bf16", "the optimizer's moments in bf16 (DeepSeek-V3)"),
             Lossy(
                 "int8_activations", "saved activations in 8 bits (Mesa, COAT)", lambda runtime: runtime.int8_activations
             ),

@@ -43,6 +43,11 @@ RELAXATIONS = (
         " stages of a rank are kept as long as their mean is left out",
     ),
     Relaxation(
+        name="kept",
+        effect="under a split backward a stage's mix of policies fits with activations and pending gradients each at"
+        " its own peak, which some orders never reach at once; what fits only at their common peak is left out",
+    ),
+    Relaxation(
         name="paths", effect="the stage program bounds the simulated time by some of the schedule's paths, not all"
     ),
 )

@@ -26,6 +26,7 @@ from costmodel.price import Priced
 from planner.problem import Problem
 
 ROWS = 120
+OWN_GROUPS = ("shard_params", "shard_grads", "shard_optim", "reshard_after_forward")
 POLICY_NAMES = [policy.name for policy in POLICIES]
 COLUMNS = ("step_time_s", "makespan_s", "peak_allocated_bytes", "peak_device_bytes", "fits_probability")
 
@@ -133,7 +134,7 @@ def test_every_shared_axis_has_a_communicator(name: str) -> None:
     number = estimate_communicator_bytes(setting, layouts) / setting.runtime.memory.communicator_bytes
     alone = (layouts.tp == 1) & (layouts.pp == 1) & (layouts.cp == 1) & (layouts.ep == 1)
     assert (number[alone] == 1).all()
-    shared = [getattr(layouts, axis) > 1 for axis in ("tp", "pp", "cp_ring", "cp_ulysses", "ep")]
+    shared = [getattr(layouts, axis) > 1 for axis in ("tp", "pp", "cp_ring", "cp_ulysses", "ep", *OWN_GROUPS)]
     assert (number >= np.sum(shared, axis=0)).all()
     groups = [getattr(layouts, name) > 0 for name in ("shard_params", "shard_optim", "reshard_after_forward")]
     assert (number <= np.sum([*shared, *groups], axis=0) + 1).all()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from small_instances import build_model, build_request, slower, with_budget, wit
 from costmodel.catalog.runtimes import load_runtime
 from costmodel.layouts import POLICIES, Layouts
 from costmodel.price import Priced
-from costmodel.schema.layout import Layout
+from costmodel.schema.layout import Layout, OptimizerFormat
 from costmodel.schema.runtime import Runtime
 from planner.evaluate import Evaluated, evaluate
 from planner.placement import Placement
@@ -161,9 +161,9 @@ def test_three_levels_beat_zero_plus_plus_on_frontier() -> None:
     assert (levels.fits_probability > 0.95).all()
 
 
-@pytest.mark.parametrize("name", ["int8", "fp8", "low-rank"])
+@pytest.mark.parametrize("name", ["int8", "fp8", "low-rank", "bf16"])
 def test_leaner_moments_win_where_fp32_does_not_fit_and_only_if_allowed(name: str, deepspeed: Request) -> None:
-    """8-bit Adam, COAT and APOLLO: 6 bytes a parameter less, or nearly, decide what fits."""
+    """8-bit Adam, COAT, APOLLO and DeepSeek-V3's moments: 4 to 6 bytes a parameter less decide what fits."""
     runtime = with_state("deepspeed", {"optimizer_formats": ("fp32", name)})
     allowed = frozenset({f"{name.replace('-', '_')}_optimizer"})
     fixed = {**deepspeed.fixed, "zero_stage": 2, "dp_shard": 8}
@@ -177,7 +177,7 @@ def test_leaner_moments_win_where_fp32_does_not_fit_and_only_if_allowed(name: st
 
 
 def test_bytes_of_moments_per_parameter() -> None:
-    """8 in fp32; a byte each and their blocks' scales in 8 bits; of projected layers, a quarter."""
+    """8 in fp32, half of it in bf16; a byte each and their blocks' scales in 8 bits; of projected layers, a quarter."""
     problem = make_problem("llama-3.1-8b", 8, runtime="deepspeed")
 
     def optimizer_bytes(name: str) -> float:
@@ -185,10 +185,11 @@ def test_bytes_of_moments_per_parameter() -> None:
         return float(price_uniform(problem, Layouts.from_rows([(layout, "1f1b")])).memory.parts[0, 0, 2])
 
     params, ends = 8_030_261_248, 2 * 128_256 * 4096 + 4096
-    per_param = {name: optimizer_bytes(name) * 8 / params - 4.0 for name in ("fp32", "int8", "fp8", "low-rank")}
+    per_param = {name: optimizer_bytes(name) * 8 / params - 4.0 for name in get_args(OptimizerFormat)}
     assert per_param["fp32"] == pytest.approx(8.0)
     assert per_param["int8"] == pytest.approx(2.0 + 2 * 4 / 256)
     assert per_param["fp8"] == pytest.approx(2.0 + 2 * 12 / 128)
+    assert per_param["bf16"] == pytest.approx(4.0)
     assert per_param["low-rank"] == pytest.approx((2.0 * (params - ends) + 8.0 * ends) / params)
 
 

@@ -4,14 +4,17 @@ the runs of benchmarks/data/published.toml, priced as they were laid out, fit an
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from costmodel.layouts import Layouts
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import Layout
-from planner.validation.published import PublishedRun, judge_run, load_published
+from planner.predict import predict_plan
+from planner.validation.published import PublishedRun, judge_run, load_published, request_of
 
 RUNS = load_published(Path(__file__).parents[2] / "benchmarks" / "data" / "published.toml")
 
@@ -104,8 +107,27 @@ def test_pinned(run: PublishedRun) -> None:
     judged = judge_run(run)
     assert judged.plan.layout == run.layout
     assert (judged.fits and judged.covered) == (not run.miss), judged.ratio
-    if run.miss and judged.ratio is not None:
-        assert 1.0 < judged.ratio < 1.3
+    assert judged.ratio is not None
+    assert judged.covered or 1.0 < judged.ratio < 1.3
+    assert judged.plan.prediction.memory.fits_probability > 0.4
+
+
+def test_what_lets_deepseek_v3_fit() -> None:
+    """Inputs of products in 8 bits, and of a split backward only the products' operands: without either its devices are
+    too small. Moments in bf16 widen the margin."""
+    run = next(one for one in RUNS if one.model == "deepseek-v3")
+    request, schedule = request_of(run), run.schedule
+
+    def fits(layout: Layout, **rules: Any) -> float:
+        runtime = request.runtime.model_copy(update=rules)
+        plan = predict_plan(replace(request, runtime=runtime), layout, schedule, run.recompute)
+        return plan.prediction.memory.fits_probability
+
+    whole = request.runtime.kernels.model_copy(update={"narrow_saves": None})
+    assert fits(run.layout) > 0.5
+    assert fits(run.layout.model_copy(update={"optimizer_format": "fp32"})) < fits(run.layout) - 0.1
+    assert fits(run.layout, kernels=whole) < 0.5
+    assert fits(run.layout, defers_operands=False) < 0.5
 
 
 def test_what_dropping_tokens_is_worth() -> None:

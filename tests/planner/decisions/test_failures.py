@@ -20,7 +20,7 @@ def test_a_checkpoint_holds_master_weights_and_moments(make_plan: Any) -> None:
     assert estimate_checkpoint_bytes(plain) == pytest.approx(4 * PARAMS, rel=1e-3)
 
 
-@pytest.mark.parametrize(("name", "moments"), [("int8", 2.03), ("fp8", 2.19), ("low-rank", 2.0)])
+@pytest.mark.parametrize(("name", "moments"), [("int8", 2.03), ("fp8", 2.19), ("low-rank", 2.0), ("bf16", 4.0)])
 def test_moments_are_saved_in_their_format(make_plan: Any, name: str, moments: float) -> None:
     ends = 2 * 1000 * 512
     saved = estimate_checkpoint_bytes(make_plan(layout={"optimizer_format": name}))
