@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from costmodel.schema.layout import RecomputePolicy
+from costmodel.schema.layout import OffloadTarget, RecomputePolicy
 from costmodel.schema.model import AttentionBlock
 from costmodel.schema.plan import Plan, PlanLayer
 from executor.offload import Chain, Keep
@@ -21,8 +21,9 @@ def keep_activations(
     device: torch.device,
     chain: Chain | None = None,
     narrow_from: int = 0,
+    to: OffloadTarget = "host",
 ) -> None:
-    """Make ``layer`` (hidden -> hidden) save what ``policy`` keeps, a share ``offload`` of those bytes on the host.
+    """Make ``layer`` (hidden -> hidden) save what ``policy`` keeps, a share ``offload`` of those bytes in ``to``.
 
     ``chain``: the layers of its stage so far; None: it stands alone. Tensors of ``narrow_from`` elements and more are
     kept in 8 bits; 0: none.
@@ -34,7 +35,7 @@ def keep_activations(
     position = chain.add_layer()
 
     def keeping(hidden: Tensor) -> Tensor:
-        keep = Keep(offload, device, layer.parameters(), chain.before(position), narrow_from)
+        keep = Keep(offload, device, layer.parameters(), chain.before(position), narrow_from, to)
         chain.append(keep)
         if policy != "none":
             return recompute(forward, hidden, policy, keep)

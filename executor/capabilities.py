@@ -47,10 +47,6 @@ def _layout_reasons(plan: Plan) -> Iterator[str]:
         share = layout.optimizer_offload
         yield f"layout.optimizer_offload = {share}, and the executor keeps optimizer state on the device (0)"
     yield from _shard_reasons(plan)
-    for layer in plan.layers:
-        if layer.offload and layer.offload_to != "host":
-            yield f"layers.{layer.index}.offload_to = {layer.offload_to}, and the executor offloads to the host"
-            break
     if workload.precision not in PRECISIONS:
         yield f"workload.precision = {workload.precision}, and the executor runs {', '.join(PRECISIONS)}"
     if workload.grad_reduce_dtype == "fp16":

@@ -19,6 +19,8 @@ from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.tensor import DTensor
 
 from costmodel.offload import INT8_BLOCK
+from costmodel.schema.layout import OffloadTarget
+from executor.drive import DriveFile
 from executor.memory import host_allocations
 from executor.narrow import Narrow, narrow
 
@@ -54,6 +56,33 @@ class _OnHost:
             self.fetched = _Fetched(self.host, self.ready, device)
 
 
+class _OnDrive(_OnHost):
+    """A tensor's values in a file; they pass through host memory both ways."""
+
+    __slots__ = ("file",)
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__(tensor)
+        self.file = DriveFile(self.host, self.ready)
+        del self.host
+
+    def restore(self, device: torch.device) -> Tensor:
+        """As from the host, once it is there."""
+        if self.restored is None or self.restored() is None:
+            self.host, self.ready = self.file.read(), None
+            on_cuda = device.type == "cuda"
+            self.fetched = _Fetched(
+                self.host, torch.cuda.current_stream(device).record_event() if on_cuda else None, device
+            )
+            del self.host
+        return super().restore(device)
+
+    def fetch(self, device: torch.device) -> None:
+        """Start reading, unless the result is alive."""
+        if self.fetched is None and (self.restored is None or self.restored() is None):
+            self.file.fetch()
+
+
 class _OnDevice:
     """A tensor that stays where it is."""
 
@@ -87,8 +116,8 @@ class _Narrowed:
     def num_bytes(self) -> int:
         return sum(part.tensor.nbytes for part in self.parts if isinstance(part, _OnDevice))
 
-    def send_away(self) -> None:
-        self.parts = [_OnHost(part.tensor) for part in self.parts if isinstance(part, _OnDevice)]
+    def send_away(self, place: type[_OnHost]) -> None:
+        self.parts = [place(part.tensor) for part in self.parts if isinstance(part, _OnDevice)]
 
     def restore(self, device: torch.device) -> Tensor:
         """The tensor again, each number to within 1/254 of the largest of its block; uses that overlap share it."""
@@ -111,7 +140,8 @@ _Put = _OnHost | _Narrowed
 
 
 class Keep:
-    """Keeps what one layer saves in one forward pass, about ``share`` of its bytes on the host. Parameters stay.
+    """Keeps what one layer saves in one forward pass, about ``share`` of its bytes on the host or on a drive (``to``).
+    Parameters stay.
 
     ``narrow_from``: tensors of as many elements and more are kept in 8 bits; 0: none. Smaller ones are statistics of a
     row - a norm's root mean square, attention's log-sum-exp - in which an error counts for the whole row.
@@ -119,7 +149,7 @@ class Keep:
     ``earlier``: what the layer before keeps of the same micro-batch; its backward comes next.
     """
 
-    packed_types = (_OnHost, _OnDevice, _Narrowed)
+    packed_types = (_OnHost, _OnDrive, _OnDevice, _Narrowed)
 
     def __init__(
         self,
@@ -128,7 +158,9 @@ class Keep:
         parameters: Iterable[Tensor] = (),
         earlier: Keep | None = None,
         narrow_from: int = 0,
+        to: OffloadTarget = "host",
     ) -> None:
+        self.place = _OnDrive if to == "nvme" else _OnHost
         self.share, self.device, self.narrow_from = share, device, narrow_from
         self.takes = bool(share or narrow_from)
         self.earlier = None if earlier is None else weakref.ref(earlier)
@@ -159,9 +191,9 @@ class Keep:
         if self.narrow_from and tensor.numel() >= self.narrow_from:
             narrowed = _Narrowed(tensor)
             if self._goes_away(narrowed.num_bytes):
-                narrowed.send_away()
+                narrowed.send_away(self.place)
             return narrowed
-        return _OnHost(tensor) if self._goes_away(tensor.numel() * tensor.element_size()) else _OnDevice(tensor)
+        return self.place(tensor) if self._goes_away(tensor.numel() * tensor.element_size()) else _OnDevice(tensor)
 
     def _goes_away(self, num_bytes: int) -> bool:
         """Whether another ``num_bytes`` on the host come nearest to the share of all bytes seen; counts them."""

@@ -109,7 +109,7 @@ class StageBuilder:
         if self.plan.layout.tp > 1:
             split_layer(module, self.mesh["tp"], sequence_parallel=self.plan.layout.sequence_parallel)
         narrow = narrow_from(layer, self.plan)
-        keep_activations(module, layer.recompute, layer.offload, self.device, chain, narrow)
+        keep_activations(module, layer.recompute, layer.offload, self.device, chain, narrow, layer.offload_to)
         self.sharding.shard(module)
 
     def _prepare_head(self, stage: Any, tied: bool) -> None:

@@ -38,6 +38,7 @@ def build_plan(
     recompute: tuple[str, ...] = ("none",),
     offload: tuple[float, ...] = (0.0,),
     saved_dtype: str = "as-computed",
+    offload_to: str = "host",
     seq_len: int = 8,
     loss_parallel: bool = True,
     **workload: Any,
@@ -56,6 +57,7 @@ def build_plan(
         PlanLayer(
             index=index, kind="dense", stage=stage, recompute=recompute[index % len(recompute)],
             offload=offload[index % len(offload)], saved_dtype=saved_dtype,
+            offload_to=offload_to,
         )
         for index, stage in enumerate(stages)
     )  # fmt: skip
