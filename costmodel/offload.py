@@ -62,6 +62,14 @@ def estimate_copies(held_bytes: Column, forward_s: Column, setting: Setting) -> 
     return Copies(np.where(to_nvme, 0.0, away), np.where(to_nvme, away, 0.0), exposed)
 
 
+def estimate_copied_s(host_bytes: Column, nvme_bytes: Column, setting: Setting) -> Column:
+    """Seconds that a layer's copies take from the device and from its memory, hidden or not: what leaves, there and
+    back, over the rate to where it goes and once more over device memory's bandwidth.
+    """
+    away = host_bytes / setting.host_link_bytes_per_s + nvme_bytes / max(setting.nvme_bytes_per_s, 1.0)
+    return np.asarray(2.0 * (away + (host_bytes + nvme_bytes) / _memory_rate(setting)))
+
+
 @dataclass(frozen=True)
 class Narrowed:
     """A layer's saved tensors in 8 bits: bytes saved less than before, seconds of the casts, and the largest tensor

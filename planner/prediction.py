@@ -12,6 +12,7 @@ from costmodel.gemm import peak_flops_per_s
 from costmodel.layers import LAYER_TERMS
 from costmodel.layouts import Column
 from costmodel.memory import PARTS
+from costmodel.offload import estimate_copied_s
 from costmodel.pipeline import count_sends, edge_bytes
 from costmodel.price import estimate_received_level_bytes
 from costmodel.schema.prediction import Interval, MemoryPrediction, Prediction, StageMemory
@@ -61,12 +62,19 @@ def estimate_breakdown(evaluated: Evaluated) -> dict[str, float]:
     exposed, total = _layer_terms(evaluated, rank)
     terms = {name: (m * exposed[i], m * total[i]) for i, name in enumerate(LAYER_TERMS)}
     costs, counts = layers.costs, priced.assignment.counts[0, rank]
+    setting, here = layers.setting, (layers.index[0], slice(evaluated.problem.num_kinds))
+    copied_s = estimate_copied_s(costs.host_bytes[here], costs.nvme_bytes[here], setting)
+    no_more = np.zeros_like(copied_s)
     of_policies = {
-        "recompute": costs.recompute_s, "activation_offload": costs.offload_s, "activation_casts": costs.narrow_s,
-    }  # fmt: skip
-    for name, column in of_policies.items():
-        added = np.einsum("kp,kp->", counts, column[layers.index[0], : evaluated.problem.num_kinds])
-        terms[name] = (m * float(added), m * float(added))
+        "recompute": (costs.recompute_s[here], no_more),
+        "activation_offload": (costs.offload_s[here], copied_s),
+        "activation_casts": (costs.narrow_s[here], no_more),
+    }
+    for name, (added_s, busy_s) in of_policies.items():
+        exposed_s, total_s = (
+            m * float(np.einsum("kp,kp->", counts, one)) for one in (added_s, np.maximum(added_s, busy_s))
+        )
+        terms[name] = (exposed_s, total_s)
     busy = sum(one for one, _ in terms.values())
 
     alone = simulate(evaluated.schedule, times).makespan_s

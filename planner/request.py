@@ -215,7 +215,7 @@ def _hold_free(devices: Sequence[DeviceSpec], free_bytes: float, assumptions: li
     for device in devices:
         if free_bytes >= device.memory_bytes:
             raise InvalidSpec(
-                f"--free-memory {free_bytes / 2**30:g} GiB: a {device.name} has {device.memory_bytes / 2**30:g} GiB"
+                f"--free-memory {free_bytes / 2**30:g} GiB: one {device.name} has {device.memory_bytes / 2**30:.1f} GiB"
             )
     assumptions.append(
         f"{free_bytes / 2**30:g} GiB of each device are held free (--free-memory); the rest counts as its memory."

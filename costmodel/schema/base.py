@@ -39,9 +39,9 @@ class Spec(BaseModel):
 def invalid_spec(error: ValidationError, origin: str) -> InvalidSpec:
     """One sentence for the first of a ValidationError's complaints, and how many more there are."""
     first, *more = error.errors()
-    field = ".".join(str(part) for part in first["loc"]) or "the document"
+    where = ": ".join([origin, *([".".join(str(part) for part in first["loc"])] if first["loc"] else [])])
     value = first.get("input")
     shown = "" if first["type"] == "missing" or isinstance(value, dict | list) else f" = {value!r}"
     rule = first["msg"].removeprefix("Value error, ")
     tail = f" (and {len(more)} more)" if more else ""
-    return InvalidSpec(f"{origin}: {field}{shown}: {rule}{tail}")
+    return InvalidSpec(f"{where}{shown}: {rule}{tail}")

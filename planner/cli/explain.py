@@ -33,8 +33,10 @@ def explain(
     if against is None:
         from planner.report.plan import print_plan
 
+        # Before anything is printed: it prices the plan's own fields, and refuses those that were edited amiss.
+        limiting = [one.says for one in what_binds(first)]
         print_plan(first, console, explain=True)
-        print_sentences("What binds", [one.says for one in what_binds(first)], console)
+        print_sentences("What binds", limiting, console)
         return
     from planner.report.compare import print_comparison
 
@@ -46,10 +48,11 @@ def explain(
         second, left_out = found.plan, found.left_out
     else:
         second = read_plan(against)
+    limits = {name: [binding.says for binding in what_binds(one)] for name, one in (("A", first), ("B", second))}
     print_comparison(first, second, console, names=(plan, against))
     print_sentences("Why B was not weighed", left_out, console)
-    for name, one in (("A", first), ("B", second)):
-        print_sentences(f"What binds {name}", [limit.says for limit in what_binds(one)], console)
+    for name, sentences in limits.items():
+        print_sentences(f"What binds {name}", sentences, console)
 
 
 def _names_layout(text: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,18 +33,23 @@ def answer_lengths(
     gpus: str | None,
     question: Question,
     histogram: Histogram,
+    unused: Mapping[str, bool],
     *,
     out: Path | None,
     plot: Path | None,
     json: bool,
 ) -> None:
-    """Plan; write the file, if asked for; print JSON or the report. ``ask`` gives the request for a number of GPUs.
+    """Plan; write the file, if asked for; print JSON or the report. ``ask`` gives the request for a number of GPUs;
+    ``unused``: options without a meaning here, and whether they were given.
 
     Raises Infeasible, InvalidSpec.
     """
     from planner.decisions.counts import parse_counts
     from planner.lengths import find_length_plan
 
+    for option, given in unused.items():
+        if given:
+            raise InvalidSpec(f"{option}: --lengths plans for one step's sequences, without it")
     counts = None if gpus is None else parse_counts(gpus)
     if counts is not None and len(counts) > 1:
         raise InvalidSpec(f"--gpus {gpus}: --lengths plans for one number of GPUs")

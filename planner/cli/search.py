@@ -177,7 +177,8 @@ def search(
     if histogram is not None:
         from planner.cli.lengths import answer_lengths
 
-        answer_lengths(ask, gpus, question, histogram, out=out, plot=plot, json=json)
+        unused = {"--robust": robust, "--pareto": pareto, "--explain": explain}
+        answer_lengths(ask, gpus, question, histogram, unused, out=out, plot=plot, json=json)
         return
 
     def machine() -> tuple[int, int | None]:

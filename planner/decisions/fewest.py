@@ -13,7 +13,7 @@ from planner.decisions.critical_batch import estimate_tokens
 from planner.decisions.curve import Curve, Point, choose, find_point
 from planner.decisions.question import Ask, Find, Question
 from planner.decisions.training import count_steps
-from planner.decisions.units import duration
+from planner.decisions.units import amount, duration
 from planner.request import Request
 from planner.search.run import Progress
 from planner.search.space import enumerate_layouts
@@ -142,9 +142,10 @@ def _count_layouts(ask: Ask, devices: int) -> int:
 
 
 def _out_of_reach(points: Mapping[int, Point], floor: int, limit: int, question: Question) -> Infeasible:
+    assert question.tokens is not None
     assert question.deadline_s is not None
-    asked = f"{question.tokens:.3g} tokens in {duration(question.deadline_s)}"
-    hint = "a later --deadline, fewer --tokens, a faster --gpu or a larger --global-batch-size"
+    asked = f"{amount(question.tokens)} tokens in {duration(question.deadline_s)}"
+    hint = "a later --deadline, fewer --tokens, a faster --gpu, a larger --global-batch-size or --critical-batch"
     found = [point for point in points.values() if point.plan is not None]
     if not points:
         return Infeasible(f"{asked} need at least {floor:,} GPUs at their peak, and {limit:,} are the most", hint=hint)

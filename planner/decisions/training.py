@@ -11,7 +11,7 @@ from costmodel.schema.training import Training
 from planner.decisions.critical_batch import estimate_tokens
 from planner.decisions.failures import WORTH_SAYING, estimate_goodput
 from planner.decisions.question import Question
-from planner.decisions.units import duration
+from planner.decisions.units import amount, duration
 from planner.prediction import Z_90
 
 UNIT_TOKENS = 1e12
@@ -78,6 +78,6 @@ def check_in_time(plan: Plan) -> None:
         return
     raise Infeasible(
         f"{plan.cluster.num_devices:,} {plan.cluster.device} take {duration(training.time_s.mean)} for"
-        f" {training.tokens:.3g} tokens, {duration(training.deadline_s)} are given",
+        f" {amount(training.tokens)} tokens, {duration(training.deadline_s)} are given",
         hint="leave --gpus out, or give several numbers of them, to find the fewest that do it",
     )

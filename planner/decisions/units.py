@@ -55,10 +55,16 @@ def duration(value_s: float) -> str:
     return f"{value:,.0f} {unit}" if value >= 100 else f"{value:.3g} {unit}"
 
 
+def amount(value: float) -> str:
+    """For sentences: ``15T``, ``300B``, ``1.5M``; below a million every digit."""
+    factor, unit = next((pair for pair in ((1e12, "T"), (1e9, "B"), (1e6, "M")) if value >= pair[0]), (1.0, ""))
+    return f"{value / factor:.4g}{unit}" if unit else f"{value:,.0f}"
+
+
 def _split(option: str, text: str, like: str) -> tuple[float, str]:
     found = _NUMBER.match(text.strip())
     if found is None:
-        raise InvalidSpec(f"{option} {text}: must begin with a number", like)
+        raise InvalidSpec(f"{option} {text}: must begin with a number above 0", like)
     number = float(found[0].replace(",", "").replace("_", ""))
     if not 0 < number < math.inf:
         raise InvalidSpec(f"{option} {text}: must be more than 0 and finite", like)

@@ -8,8 +8,9 @@ from rich.table import Table
 from planner.decisions.curve import Curve, Point, pareto_front
 from planner.decisions.question import Question
 from planner.decisions.training import UNIT_TOKENS
+from planner.report.command import plan_command
 from planner.report.console import ReportConsole, grid, heading, indented
-from planner.report.line import layout_words, predict_command
+from planner.report.line import layout_words
 from planner.report.training import print_training
 from planner.report.units import count, gibibytes, percent, plural, seconds
 
@@ -83,7 +84,7 @@ def _layouts(curve: Curve) -> Table:
             layout = point.plan.layout
             micro = f"micro-batch {layout.micro_batch_size}, {point.plan.pipeline.schedule}"
             part = "" if point.memory_share == 1 else f" in {point.memory_share:.0%}"
-            table.add_row(f"{point.devices:,}{part}", f"[cyan]{layout_words(layout)}[/cyan] [dim]{micro}[/dim]")
+            table.add_row(f"{point.devices:,}{part}", f"[cyan]{layout_words(layout)}[/cyan] · [dim]{micro}[/dim]")
     return table
 
 
@@ -98,5 +99,5 @@ def _print_choice(point: Point, question: Question, console: ReportConsole) -> N
     heading(console, plural(point.devices, "GPU"), f"{why}: {seconds(training.time_s.mean)}")
     if question.critical_batch_tokens is not None:
         console.print(indented(escape(plan.notes[0])))
-    console.print(f"  {escape(predict_command(plan))}", style="dim", soft_wrap=True)
+    console.print(f"  {escape(plan_command(plan))}", style="dim", soft_wrap=True)
     print_training(plan, console)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import groupby
 
 from costmodel.schema.plan import Plan, PlanLayer
 from planner.report.console import ReportConsole, grid, heading, indented
-from planner.report.units import percent
+from planner.report.units import percent, plural
 
 SIGN = {"none": "·o", "selective": "sS", "full": "RQ"}
 """One character a layer: kept, partly recomputed, recomputed; the second where any of it is offloaded."""
 
 WRAP = 40
 """Signs on a line of a strip."""
+
+
+_PLACES = {"host": "on the host", "nvme": "on drives"}
 
 
 def print_layers(plan: Plan, console: ReportConsole) -> None:
@@ -40,3 +44,24 @@ def in_words(layers: list[PlanLayer]) -> str:
         waits = f" ({percent(alike.offload)} offloaded{to})" if alike.offload else ""
         runs.append(f"{sum(1 for _ in run)} {alike.kind}{policy}{waits}")
     return ", ".join(runs) or "no layers"
+
+
+def activations_words(layers: Sequence[PlanLayer]) -> str:
+    """``activations on the host: all of 66 layers, 56% of 14; in 8 bits: 3 layers``; empty where all stay whole on the
+    device.
+    """
+    said = []
+    for place, where in _PLACES.items():
+        shares = [layer.offload for layer in layers if layer.offload > 0 and layer.offload_to == place]
+        whole, partial = shares.count(1.0), sorted(share for share in shares if share < 1.0)
+        named = [f"all of {plural(whole, 'layer')}"] if whole else []
+        if partial:
+            least, most = f"{partial[0]:.0%}", f"{partial[-1]:.0%}"
+            some = least if least == most else f"{least} to {most}"
+            named.append(f"{some} of {len(partial) if whole else plural(len(partial), 'layer')}")
+        if named:
+            said.append(f"{where}: {', '.join(named)}")
+    narrow = sum(layer.saved_dtype != "as-computed" for layer in layers)
+    if narrow:
+        said.append(f"in 8 bits: {plural(narrow, 'layer')}")
+    return f"activations {'; '.join(said)}" if said else ""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from rich.markup import escape
 
 from costmodel.schema.plan import Plan
-from planner.report.console import ReportConsole, heading
-from planner.report.layers import print_layers
-from planner.report.line import devices_words, layout_words, predict_command, recompute_counts
+from planner.report.command import plan_command
+from planner.report.console import ReportConsole, heading, indented
+from planner.report.layers import activations_words, print_layers
+from planner.report.line import devices_words, layout_words, recompute_counts
 from planner.report.memory import print_memory
 from planner.report.pipeline import print_pipeline
 from planner.report.proof import print_alternatives, print_certificate, print_robust, print_sentences
@@ -15,8 +16,6 @@ from planner.report.tensors import print_tensors
 from planner.report.time import print_network, print_time
 from planner.report.training import print_training
 from planner.report.units import count, digits, percent, seconds
-
-_PLACES = {"host": "on the host", "nvme": "on drives"}
 
 
 def print_plan(plan: Plan, console: ReportConsole, explain: bool = False) -> None:
@@ -53,28 +52,16 @@ def _print_layout(plan: Plan, console: ReportConsole) -> None:
     layout, counts = plan.layout, recompute_counts(plan)
     some = " and ".join(f"{number} {policy}" for policy, number in counts.most_common() if policy != "none")
     recompute = f"{some} of {len(plan.layers)} layers" if len(counts) > 1 else next(iter(counts), "none")
-    heading(console, "Layout")
-    console.print(f"  [bold cyan]{layout_words(layout)}[/bold cyan]")
-    console.print(
-        f"  {_counted(layout.num_microbatches, 'micro-batch', 'es')} of "
+    words = [
+        f"{_counted(layout.num_microbatches, 'micro-batch', 'es')} of "
         f"{_counted(layout.micro_batch_size, 'sequence', 's')} a rank, schedule {plan.pipeline.schedule}, "
-        f"recompute {recompute}{_offloaded(plan)}"
-    )
-    console.print(f"  {escape(predict_command(plan))}", style="dim", soft_wrap=True)
-    if len(counts) > 1 or _offloaded(plan):
-        console.print(
-            "  (the command treats every layer alike and offloads nothing; the plan file says it layer by layer)",
-            style="dim",
-        )
-
-
-def _offloaded(plan: Plan) -> str:
-    """``; activations of 12 of 80 layers on the host, of 4 on drives``, or nothing."""
-    number = {to: sum(layer.offload > 0 and layer.offload_to == to for layer in plan.layers) for to in _PLACES}
-    said = [f"of {count} of {len(plan.layers)} layers {_PLACES[to]}" for to, count in number.items() if count]
-    narrow = sum(layer.saved_dtype != "as-computed" for layer in plan.layers)
-    in_8_bits = [f"of {narrow} of {len(plan.layers)} layers in 8 bits"] if narrow else []
-    return f"; activations {', '.join([*said, *in_8_bits])}" if said or narrow else ""
+        f"recompute {recompute}",
+        activations_words(plan.layers),
+    ]
+    heading(console, "Layout")
+    console.print(indented(f"[bold cyan]{layout_words(layout)}[/bold cyan]"))
+    console.print(indented("; ".join(word for word in words if word)))
+    console.print(f"  {escape(plan_command(plan))}", style="dim", soft_wrap=True)
 
 
 def _print_figures(plan: Plan, console: ReportConsole) -> None:

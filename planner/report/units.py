@@ -9,9 +9,9 @@ _COUNTS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k"))
 
 def seconds(value: float) -> str:
     """0.01234 -> ``12.3 ms``; from two minutes on ``3 min 20 s``, from two hours ``5 h 12 min``, from two days days."""
-    if value == 0:
-        return "0"
     size = abs(value)
+    if size < 1e-12:
+        return "0"
     if size >= 2 * 86400:
         return f"{digits(value / 86400)} days"
     if size >= 2 * 3600:

@@ -15,7 +15,8 @@ from planner.evaluate import Evaluated, evaluate
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.best_first import search
-from planner.search.reasons import list_alternatives, list_notes
+from planner.search.notes import list_notes
+from planner.search.reasons import list_alternatives
 from planner.search.run import Progress
 from planner.search.schedule_choice import say_schedule
 from planner.spread import with_spread

@@ -1,19 +1,16 @@
-"""What lost to the answer, and why; and how near the answer's own limits are."""
+"""What lost to the answer, and why."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from costmodel.layouts import POLICIES
-from costmodel.schema.errors import ParlayError
 from costmodel.schema.layout import Layout
 from costmodel.schema.plan import Alternative
-from planner.evaluate import Evaluated, evaluate
-from planner.placement import Placement
+from planner.evaluate import Evaluated
+from planner.layer_words import policies_words
 from planner.prediction import estimate_breakdown
 from planner.problem import Problem
 from planner.request import Request
-from planner.schedules import build_schedule
 from planner.search.placed import Placed
 from planner.search.run import Outcome
 from planner.search.schedule_choice import named
@@ -49,8 +46,7 @@ def layout_line(evaluated: Evaluated) -> str:
         parts.append(evaluated.placement.schedule)
     if evaluated.by_group:
         parts.append(f"{evaluated.of_rank(0).layers.setting.device.name} first")
-    names = sorted({POLICIES[policy].name for policy in evaluated.placement.policies})
-    parts.append("recompute " + " / ".join(names) if names != ["none"] else "no recompute")
+    parts.append(policies_words(evaluated.placement.policies))
     return " · ".join([*parts, *state_words(layout)])
 
 
@@ -144,45 +140,3 @@ def say_difference(ours: dict[str, float], theirs: dict[str, float], most: int =
 
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 1.0 else f"{value * 1e3:.3g} ms"
-
-
-def list_notes(request: Request, problem: Problem, best: Evaluated) -> tuple[str, ...]:
-    """The margin that memory leaves, and what the next micro-batch size would do to it."""
-    capacity = float(best.capacity_bytes[best.fullest_rank])
-    peak = float(best.priced.memory.device[0, best.fullest_rank])
-    notes = [
-        f"Memory leaves {(capacity - peak) / 2**30:.1f} GiB free on the fullest device ({peak / capacity:.0%} used)."
-    ]
-    doubled = _with_micro_batch(best, 2)
-    if doubled is None:
-        notes.append("The micro-batch cannot double: the batch of one replica does not divide by it.")
-        return tuple(notes)
-    larger = evaluate(problem, doubled)
-    needed = float(larger.priced.peak_device_bytes[0])
-    fits = "fits" if larger.fits_probability >= request.fit_probability else "does not fit"
-    change = larger.step_time_s / best.step_time_s - 1.0
-    size = doubled.layout.micro_batch_size
-    notes.append(
-        f"Micro-batch {size} under the same choices would take {needed / 2**30:.1f} GiB ({fits},"
-        f" P = {larger.fits_probability:.2f}) and {abs(change):.1%} {'more' if change > 0 else 'less'} time."
-    )
-    return tuple(notes)
-
-
-def _with_micro_batch(best: Evaluated, factor: int) -> Placement | None:
-    placement = best.placement
-    layout = placement.layout
-    if layout.num_microbatches % factor:
-        return None
-    doubled = layout.model_copy(
-        update={
-            "micro_batch_size": layout.micro_batch_size * factor,
-            "num_microbatches": layout.num_microbatches // factor,
-        }
-    )
-    changed = Placement(doubled, placement.schedule, placement.layers_per_stage, placement.policies)
-    try:
-        build_schedule(placement.schedule, doubled.pp, doubled.num_microbatches, doubled.vpp)
-    except ParlayError:
-        return None
-    return changed

@@ -12,7 +12,7 @@ from planner.evaluate import Evaluated, evaluate
 from planner.placement import Placement
 from planner.prediction import estimate_breakdown
 from planner.problem import Problem
-from planner.report.line import predict_command
+from planner.report.command import plan_command
 from planner.request import Request, build_request
 from planner.search import find_plan
 from planner.search.best_first import search
@@ -131,5 +131,5 @@ def test_the_command_says_the_load_again() -> None:
         ({"moe_capacity_factor": 1.25}, "--moe-capacity-factor 1.25"),
     ):
         plan = find_plan(ask("olmoe-1b-7b", 8, "tp=1", "ep=8", **option))
-        assert words in predict_command(plan)
-    assert "--moe" not in predict_command(find_plan(ask("olmoe-1b-7b", 8, "tp=1", "ep=8")))
+        assert words in plan_command(plan)
+    assert "--moe" not in plan_command(find_plan(ask("olmoe-1b-7b", 8, "tp=1", "ep=8")))

@@ -16,8 +16,9 @@ from planner.search.find import RELAXATIONS, certify
 from planner.search.groups.alone import say_alone
 from planner.search.groups.best_first import search_mixed
 from planner.search.groups.infeasible import explain_mixed
+from planner.search.notes import list_notes
 from planner.search.placed import Placed
-from planner.search.reasons import list_notes, rank_alternatives
+from planner.search.reasons import rank_alternatives
 from planner.search.run import Progress
 from planner.spread import with_spread
 

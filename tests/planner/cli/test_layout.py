@@ -14,7 +14,7 @@ from costmodel.catalog.runtimes import load_runtime
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import Layout
 from planner.cli.layout import GivenLayout
-from planner.report.line import layout_flags
+from planner.report.command import layout_flags
 
 TORCH = load_runtime("torch")
 

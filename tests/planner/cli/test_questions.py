@@ -128,3 +128,23 @@ def test_constraints_are_listed(plan: Any) -> None:
     assert "ring-attention" in plan("constraints", "cp_ring").out
     listed = json.loads(plan("constraints", "--json").out)
     assert {row["option"] for row in listed} == {"--fix, --limit", "--forbid", "--allow"}
+
+
+@pytest.mark.parametrize("option", ["--robust", "--pareto", "--explain", "--price=2"])
+def test_plans_for_mixed_lengths_refuse_what_they_would_not_use(plan: Any, tmp_path: Path, option: str) -> None:
+    path = tmp_path / "lengths.csv"
+    path.write_text("length,count\n64,8\n")
+    ending = plan("--model", "tiny", "--gpus", "2", "--lengths", path, option)
+    assert ending.status == 2
+    assert ending.err.startswith("error: --")
+    assert "--lengths" in ending.err
+
+
+def test_an_edited_plan_is_refused_before_its_report(plan: Any, searched: Path, tmp_path: Path) -> None:
+    document = json.loads(searched.read_text())
+    document["pipeline"]["passes"]["0"] = "0F0 0Q0"
+    path = tmp_path / "edited.json"
+    path.write_text(json.dumps(document))
+    ending = plan("explain", path)
+    assert (ending.status, ending.out) == (2, "")
+    assert "'0Q0'" in ending.err

@@ -78,7 +78,7 @@ def test_an_allowed_technique_that_the_runtime_does_not_have() -> None:
         ({"fix": ["layers_per_stage=8/8/8/7"]}, "places 31 layers, and llama-3.1-8b has 32", None),
         ({"fix": ["layers_per_stage=8/8/8/8,pp=2"]}, "has 4 stages, and --fix pp and vpp make 2", None),
         ({"fix": ["recompute.30-40=full"]}, "--fix recompute.30-40=full: llama-3.1-8b has layers 0 to 31", None),
-        ({"free_memory": "90GiB"}, "a h100 has 79.6", None),
+        ({"free_memory": "90GiB"}, "one h100 has 79.6", None),
     ],
 )  # fmt: skip
 def test_what_the_model_the_batch_and_the_device_forbid(options: dict[str, Any], words: str, hint: str | None) -> None:

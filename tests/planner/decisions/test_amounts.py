@@ -8,7 +8,7 @@ import pytest
 
 from costmodel.schema.errors import InvalidSpec
 from planner.decisions.counts import parse_counts
-from planner.decisions.units import parse_bytes_per_s, parse_duration_s, parse_positive, parse_tokens
+from planner.decisions.units import amount, parse_bytes_per_s, parse_duration_s, parse_positive, parse_tokens
 
 
 @pytest.mark.parametrize(
@@ -81,3 +81,8 @@ def test_numbers_of_gpus(text: str, counts: tuple[int, ...]) -> None:
 def test_what_is_no_number_of_gpus(text: str) -> None:
     with pytest.raises(InvalidSpec, match="--gpus"):
         parse_counts(text)
+
+
+@pytest.mark.parametrize(("value", "words"), [(1.5e13, "15T"), (3.2e9, "3.2B"), (1.5e6, "1.5M"), (4096.0, "4,096")])
+def test_amounts_in_words(value: float, words: str) -> None:
+    assert amount(value) == words

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from planner.report.command import plan_command
 from planner.report.console import ReportConsole
 from planner.report.layers import in_words
-from planner.report.line import layout_words, predict_command
+from planner.report.line import layout_words
 from planner.report.plan import print_plan
 from planner.report.terms import LABELS, MEANING, terms_of
 
@@ -61,13 +62,13 @@ def test_hidden_time_stands_apart_from_exposed(make_plan: Any) -> None:
 @pytest.mark.parametrize("explain", [False, True])
 def test_it_fits_a_hundred_columns_and_is_plain(make_plan: Any, explain: bool) -> None:
     text = report(make_plan(), explain)
-    command = predict_command(make_plan())
+    command = plan_command(make_plan())
     assert all(len(line) <= 100 for line in text.splitlines() if line.strip() != command)
     assert "\x1b" not in text
 
 
 def test_the_command_stands_on_one_line(make_plan: Any) -> None:
-    assert predict_command(make_plan()) in [line.strip() for line in report(make_plan()).splitlines()]
+    assert plan_command(make_plan()) in [line.strip() for line in report(make_plan()).splitlines()]
 
 
 def test_text_from_the_plan_is_never_markup(make_plan: Any) -> None:

@@ -14,7 +14,7 @@ from costmodel.schema.plan import Plan
 from planner.assemble import reprice
 from planner.cli.files import plan_from
 from planner.cli.layout import GivenLayout
-from planner.report.line import predict_command
+from planner.report.command import plan_command
 from planner.request import Request
 from planner.search import find_plan
 
@@ -103,9 +103,9 @@ def test_an_order_found_is_reported_apart() -> None:
     assert found.pipeline.schedule == "auto"
     assert found.notes[0].startswith("The order of passes was found for these times")
     assert found.certificate.evaluated == named.certificate.evaluated
-    assert predict_command(found) == "The order of passes was found (auto): it is in the plan's file alone."
-    assert predict_command(named).startswith("plan predict ")
-    assert f"--schedule {named.pipeline.schedule}" in predict_command(named)
+    assert plan_command(found) == "The order of passes was found (auto): it is in the plan's file alone."
+    assert plan_command(named).startswith("plan predict ")
+    assert f"--schedule {named.pipeline.schedule}" in plan_command(named)
     assert reprice(plan_from(found.model_dump(mode="json"), "the plan")) == found.prediction
 
 

@@ -1,0 +1,93 @@
+"""How near the answer's own limits are, and what it spends to stay inside them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from costmodel.layouts import POLICIES, Policy
+from costmodel.schema.errors import ParlayError
+from planner.evaluate import Evaluated, evaluate
+from planner.placement import Placement
+from planner.problem import Problem
+from planner.request import Request
+from planner.schedules import build_schedule
+
+
+def list_notes(request: Request, problem: Problem, best: Evaluated) -> tuple[str, ...]:
+    """The margin that memory leaves, why activations are offloaded, and what the next micro-batch size would do."""
+    capacity = float(best.capacity_bytes[best.fullest_rank])
+    peak = float(best.priced.memory.device[0, best.fullest_rank])
+    notes = [
+        f"Memory leaves {(capacity - peak) / 2**30:.1f} GiB free on the fullest device ({peak / capacity:.0%} used).",
+        *_say_offload(request, problem, best),
+    ]
+    doubled = _with_micro_batch(best, 2)
+    if doubled is None:
+        notes.append("The micro-batch cannot double: the batch of one replica does not divide by it.")
+        return tuple(notes)
+    larger = evaluate(problem, doubled)
+    needed = float(larger.priced.peak_device_bytes[0])
+    size = doubled.layout.micro_batch_size
+    notes.append(
+        f"Micro-batch {size} under the same choices would take {needed / 2**30:.1f} GiB ({_fits(request, larger)},"
+        f" P = {larger.fits_probability:.2f}) and {_time(best, larger)}."
+    )
+    return tuple(notes)
+
+
+def _say_offload(request: Request, problem: Problem, best: Evaluated) -> list[str]:
+    """What the host has to hold; and the same layout with those activations kept, and computed again."""
+    placement, host_bytes = best.placement, best.priced.memory.host[0]
+    away = [index for index, policy in enumerate(placement.policies) if POLICIES[policy].offload != "none"]
+    if not away:
+        return []
+    setting = best.of_rank(int(host_bytes.argmax())).layers.setting
+    notes = []
+    if host_bytes.max() > 0:
+        notes.append(
+            f"The host holds {host_bytes.max() * setting.devices_per_node / 2**30:,.0f} GiB of a node's"
+            f" {setting.host.memory_bytes / 2**30:,.0f} GiB for it."
+        )
+    instead = {"with them kept": Policy("none"), "with those layers recomputed in full": Policy("full")}
+    said = []
+    for what, policy in instead.items():
+        if policy.recompute not in request.runtime.recompute:
+            continue
+        policies = list(placement.policies)
+        for index in away:
+            policies[index] = POLICIES.index(policy)
+        other = evaluate(problem, replace(placement, policies=tuple(policies)), best.schedule)
+        needed = float(other.priced.peak_device_bytes[0]) / 2**30
+        said.append(f"{what}, {needed:.1f} GiB ({_fits(request, other)}) and {_time(best, other)}")
+    layers = f"{len(away)} layer{'' if len(away) == 1 else 's'}"
+    said_so = f"Activations of {layers} leave the device; the same layout would take, {'; '.join(said)}."
+    return [" ".join([said_so, *notes])]
+
+
+def _fits(request: Request, other: Evaluated) -> str:
+    return "fits" if other.fits_probability >= request.fit_probability else "does not fit"
+
+
+def _time(best: Evaluated, other: Evaluated) -> str:
+    """``3.1% more time``."""
+    change = other.step_time_s / best.step_time_s - 1.0
+    return f"{abs(change):.1%} {'more' if change > 0 else 'less'} time"
+
+
+def _with_micro_batch(best: Evaluated, factor: int) -> Placement | None:
+    placement = best.placement
+    layout = placement.layout
+    if layout.num_microbatches % factor:
+        return None
+    doubled = layout.model_copy(
+        update={
+            "micro_batch_size": layout.micro_batch_size * factor,
+            "num_microbatches": layout.num_microbatches // factor,
+        }
+    )
+    changed = Placement(doubled, placement.schedule, placement.layers_per_stage, placement.policies)
+    try:
+        build_schedule(placement.schedule, doubled.pp, doubled.num_microbatches, doubled.vpp)
+    except ParlayError:
+        return None
+    return changed
