@@ -24,6 +24,9 @@ FAR = 4.0
 SECOND_LOOK = 2000
 """Layouts that are priced under uniform policies once tight bounds are known."""
 
+REFINED = 32
+"""Layouts of which every split is simulated, at most."""
+
 MEMBERS = 64
 """Layouts of one family that are placed together, at most."""
 
@@ -92,13 +95,14 @@ def _best_first(run: Run, scan: Scan, found: Found) -> None:
     placed = np.isin(found.numbers, list(run.done))
     never = int((~np.isfinite(found.bounds) & ~placed).sum())
     waiting = _place_by_bound(run, found.take(np.isfinite(found.bounds) & ~placed))
-    _improve_best(run, min([run.best_s, scan.left_s, *waiting[:1].tolist(), *run.proven]))
+    run.refine(REFINED)
+    _improve_best(run, min([run.best_s, scan.left_s, *waiting[:1].tolist(), *run.proven, *run.open.values()]))
     beaten = int((waiting >= run.best_s * (1.0 - run.request.gap)).sum())
     outcome.pruned["memory"] = scan.too_large
     outcome.pruned["bound"] = scan.too_slow + never + beaten
     outcome.pruned["not reached"] = scan.left + len(waiting) - beaten
     outcome.stopped = outcome.pruned["not reached"] > 0
-    outcome.bound_s = min([run.best_s, scan.left_s, *waiting[:1].tolist(), *run.proven])
+    outcome.bound_s = min([run.best_s, scan.left_s, *waiting[:1].tolist(), *run.proven, *run.open.values()])
 
 
 def _improve_best(run: Run, bound_s: float) -> None:

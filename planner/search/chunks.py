@@ -150,9 +150,11 @@ class _Split:
         self._place(rooms, np.flatnonzero(rooms.can_fit(budget_bytes).all(axis=1) & ~self.slower), floor_s)
 
     def _place(self, rooms: SlotRooms, rows: NDArray[np.intp], floor_s: Column) -> None:
-        """Deal every row its fastest mixes; again under less memory where the order keeps them longer than counted."""
+        """Deal every row its fastest mixes; again under less memory where the order keeps them longer than counted, and
+        at last the leanest."""
         spared, budgets = np.zeros((len(self.step_s), 3)), self._budgets()
         tolerated = budgets * np.array([ROUNDING - 1.0, 0.0, 0.0])
+        leanest: set[int] = set()
         for attempt in range(TRIES):
             shares: dict[tuple[int, ...], list[int]] = {}
             for row in rows.tolist():
@@ -160,6 +162,9 @@ class _Split:
                     rooms.fastest(row, at, self.budget_bytes - spared[row, 0], spared[row, 1:].tolist())
                     for at in range(len(rooms.slots))
                 ]
+                if attempt and (attempt == TRIES - 1 or any(mix is None for mix in mixes)):
+                    mixes = rooms.leanest(row)
+                    leanest.add(row)
                 found = [mix for mix in mixes if mix is not None]
                 if len(found) == len(mixes) and self._soon_enough(found, row, floor_s):
                     shares.setdefault(self._deal(found), []).append(row)
@@ -176,7 +181,8 @@ class _Split:
                     else:
                         self.step_s[row] = inf
                         spared[row] += np.where(excess > tolerated, np.clip(excess, 1e-3 * budgets, budgets), 0.0)
-                        again.append(row)
+                        if row not in leanest:
+                            again.append(row)
             rows = np.array(again, np.intp)
             if not again:
                 break

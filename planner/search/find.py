@@ -41,7 +41,7 @@ RELAXATIONS = (
         name="chunks",
         effect="where a rank holds several stages they are even, or relieve the ranks that hold the model's ends, and"
         " each rank's fastest mix of policies is dealt to them in model order; a layout that does not fit where all"
-        " stages of a rank are kept as long as their mean is left out",
+        " stages of a rank are kept as long as their mean, or whose leanest mixes do not fit, is left out",
     ),
     Relaxation(
         name="kept",

@@ -99,6 +99,13 @@ class SlotRooms:
         room = Room(budget_bytes - float(self.always[row, at]), float(self.logits[row, at]), host, nvme)
         return self.chooser.fastest(self.slots[at], room)
 
+    def leanest(self, row: int) -> list[Column | None]:
+        """Of every slot in one row the fastest of the mixes that take least memory."""
+        # Rows of equal costs have equal logits.
+        needed = self.chooser.least_bytes(self.slots, self.logits[0])
+        budgets = (self.always[row] + needed + np.abs(needed) * (ROUNDING - 1.0) + 1.0).tolist()
+        return [self.fastest(row, at, budget) for at, budget in enumerate(budgets)]
+
 
 class OptionColumns:
     """The options of every slot in every row, [n, S], as columns; ``fits``: whether there is one."""

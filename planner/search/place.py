@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise, product
 from math import ceil, inf
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from planner.search.options import Option, OptionColumns, SlotRooms
 from planner.search.placed import Placed, deal
 
 if TYPE_CHECKING:
-    from planner.search.stages import StageChoice
+    from planner.search.stages import StageChoice, StageProblem
 
 ROUNDING = 1.0 + 1e-9
 CLOSE = 1e-3
@@ -66,7 +66,7 @@ def _place_uneven(
 ) -> list[Placed]:  # fmt: skip
     """Every row by the stage program, unless what none of them beats is already too slow."""
     n = len(layers.layouts)
-    ranges = _ranges(problem, layers)
+    ranges = list_ranges(problem, layers)
     slots = {key: Slot(key[0], counts) for key, counts in ranges.items()}
     distinct = sorted(set(slots.values()), key=_by_rank)
     rooms = SlotRooms(layers, distinct, policies)
@@ -111,7 +111,7 @@ def improve(
     if is_given(layers.layouts):
         return best
     policies = next((one for one in sets if set(best.placement.policies) <= set(one)), sets[0])
-    slots = sorted({Slot(key[0], counts) for key, counts in _ranges(problem, layers).items()}, key=_by_rank)
+    slots = sorted({Slot(key[0], counts) for key, counts in list_ranges(problem, layers).items()}, key=_by_rank)
     options = OptionColumns(SlotRooms(layers, slots, policies), budget_bytes).of_row(0)
     lengths = best.placement.layers_per_stage
     starts = [sum(lengths[:rank]) for rank in range(len(lengths))]
@@ -163,7 +163,7 @@ def _evaluate(problem: Problem, layers: PricedLayers, lengths: tuple[int, ...], 
     return evaluate(problem, Placement(layout, layers.layouts.schedule_name(0), lengths, dealt), layers=layers)
 
 
-def _ranges(problem: Problem, layers: PricedLayers) -> dict[tuple[int, int, int], tuple[int, ...]]:
+def list_ranges(problem: Problem, layers: PricedLayers) -> dict[tuple[int, int, int], tuple[int, ...]]:
     """{(rank, start, stop): layers by kind}."""
     kinds, num_kinds = problem.kinds, problem.num_kinds
     layout = layers.layouts.row(0)
@@ -198,6 +198,40 @@ def _shift(problem: Problem, layers: PricedLayers) -> int:
     return min(MAX_SHIFT, ceil(ends / max(layer, 1e-12)) + 1)
 
 
+def list_choices(
+    ranges: dict[tuple[int, int, int], tuple[int, ...]],
+    slots: dict[tuple[int, int, int], Slot],
+    options: dict[Slot, Option],
+) -> list[list[StageChoice]]:
+    """What each rank may take: ranges that have an option."""
+    from planner.search.stages import StageChoice
+
+    choices: list[list[StageChoice]] = [[] for _ in range(1 + max(rank for rank, *_ in ranges))]
+    for rank, start, stop in ranges:
+        option = options.get(slots[rank, start, stop])
+        if option is not None:
+            choices[rank].append(StageChoice(start, stop, option))
+    return choices
+
+
+def stage_problem(problem: Problem, layers: PricedLayers, choices: Sequence[Sequence[StageChoice]]) -> StageProblem:
+    """The stage program of the one row in ``layers`` over these choices."""
+    from planner.search.stages import StageProblem
+
+    layout = layers.layouts.row(0)
+    schedule = layers.layouts.schedule_name(0)
+    cores = problem.setting.shared_cores
+    return StageProblem(
+        choices=tuple(map(tuple, choices)),
+        num_microbatches=layout.num_microbatches,
+        edges_s=(float(layers.edge_s[0]),) * (layout.pp - 1),
+        ahead=count_ahead(build_order(layers)),
+        one_f_one_b=schedule == "1f1b",
+        split_backward=SCHEDULES[schedule].splits_backward,
+        replicas_per_core=layout.world_size / layout.pp / cores if cores else 0.0,
+    )
+
+
 def _choose(
     problem: Problem,
     layers: PricedLayers,
@@ -212,30 +246,13 @@ def _choose(
     the solver left it.
     """
     from planner.search.balance import Floors, balance_stages, reached_s
-    from planner.search.stages import StageChoice, StageProblem, solve_stages
+    from planner.search.stages import solve_stages
 
-    layout = layers.layouts.row(0)
-    schedule = layers.layouts.schedule_name(0)
-    m, pp = layout.num_microbatches, layout.pp
-    cores = problem.setting.shared_cores
-    shared = layout.world_size / layout.pp / cores if cores else 0.0
-    frame: dict[str, Any] = {
-        "num_microbatches": m,
-        "edges_s": (float(layers.edge_s[0]),) * (pp - 1),
-        "ahead": count_ahead(build_order(layers)),
-        "one_f_one_b": schedule == "1f1b",
-        "split_backward": SCHEDULES[schedule].splits_backward,
-        "replicas_per_core": shared,
-    }
-    choices: list[list[StageChoice]] = [[] for _ in range(pp)]
-    for rank, start, stop in ranges:
-        option = options.get(slots[rank, start, stop])
-        if option is not None:
-            choices[rank].append(StageChoice(start, stop, option))
+    choices = list_choices(ranges, slots, options)
     balanced = balance_stages(choices)
     if balanced is None:
         return None, inf, False
-    whole = StageProblem(tuple(map(tuple, choices)), **frame)
+    whole = stage_problem(problem, layers, choices)
     at_hand_s = reached_s(whole, balanced)
     floors = Floors(whole)
     useful = floors.useful(min(limit_s, at_hand_s * ROUNDING))

@@ -66,7 +66,8 @@ class Outcome:
 class Run:
     """``problem``: with the user's pins. ``best_s``: the incumbent's step, at first what the request allows.
 
-    ``proven``: bounds of what was placed. ``done``: its numbers.
+    ``proven``: bounds of what was placed. ``done``: its numbers. ``open``: of those, whose bound is below the time that
+    was simulated, with it.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Run:
         self.best_s = request.within_s
         self.proven: list[float] = []
         self.done: set[int] = set()
+        self.open: dict[int, float] = {}
 
     def out_of_time(self) -> bool:
         return perf_counter() - self.began > self.request.time_limit_s
@@ -98,8 +100,12 @@ class Run:
         numbers, bounds = members.numbers, members.bounds
         placed = self._place(numbers, members.after_s, self.best_s)
         self.done.update(numbers.tolist())
-        self.proven += [max(one.bound_s, bound) for one, bound in zip(placed, bounds.tolist(), strict=True)]
-        for number, one in zip(numbers.tolist(), placed, strict=True):
+        for number, one, bound_s in zip(numbers.tolist(), placed, bounds.tolist(), strict=True):
+            bound_s = max(one.bound_s, bound_s)
+            if bound_s < one.step_s < np.inf:
+                self.open[number] = bound_s
+            else:
+                self.proven.append(bound_s)
             if one.step_s < np.inf:
                 self.outcome.steps_s[number] = one.step_s
             else:
@@ -111,6 +117,22 @@ class Run:
                 self.outcome.evaluated.append(one.evaluated)
                 self.best_s = min(self.best_s, one.evaluated.step_time_s)
         self.say(float(bounds[0]))
+
+    def refine(self, most: int) -> None:
+        """Settle placed layouts whose bound leaves it open whether they beat the incumbent, the least bound first."""
+        for number, bound_s in sorted(self.open.items(), key=lambda one: one[1])[:most]:
+            if bound_s >= self.best_s * (1.0 - self.request.gap) or self.out_of_time():
+                return
+            from planner.search.refine import refine
+
+            one = refine(self.problem, self.priced.take(np.array([number])), self.sets, self.budget, self.best_s)
+            if one is None:
+                continue
+            self.open[number] = max(bound_s, one.bound_s)
+            if one.evaluated is not None:
+                self.outcome.evaluated.append(one.evaluated)
+                self.outcome.steps_s[number] = one.step_s
+                self.best_s = min(self.best_s, one.step_s)
 
     def say(self, bound_s: float) -> None:
         if self.on_progress is not None:

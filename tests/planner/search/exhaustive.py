@@ -6,10 +6,10 @@ optimum: a slower stage never shortens the simulated makespan, and equal layers 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
-from itertools import product
-from math import ceil, prod
+from itertools import pairwise, product
+from math import ceil, comb, prod
 from random import Random
 from typing import Any
 
@@ -41,16 +41,47 @@ MOST = 60_000
 """Combinations of stages' mixes at most: beyond it a case is too large for this reference."""
 
 
+class TooLarge(Exception):
+    """There is more to try than this reference is for."""
+
+
+def _check_size(tried: int) -> None:
+    if tried > MOST:
+        raise TooLarge(f"{tried} combinations")
+
+
 @dataclass(frozen=True)
 class Mix:
-    """One way to treat a rank's layers, [K, P] counts, with its price."""
+    """One way to treat a rank's layers, [K, P] counts, with its price. ``of_groups``: the same by group, [G, P]."""
 
     counts: np.ndarray
+    of_groups: np.ndarray
     forward_s: float
     backward_s: float
     weight_grad_s: float
     extras_s: float
     claim_bytes: float
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Layers that are interchangeable: of one kind, and open to the same policies. ``of_layer``: by layer, in order."""
+
+    of_layer: tuple[int, ...]
+    kinds: tuple[int, ...]
+    policies: tuple[tuple[int, ...], ...]
+
+    @classmethod
+    def of(cls, kinds: list[int], policies: tuple[int, ...], pinned: Sequence[tuple[int, ...]] = ()) -> Groups:
+        """``pinned``: the policies that each layer's pins leave it; empty: all of ``policies``."""
+        left = [tuple(one for one in policies if one in pins) for pins in pinned] or [policies] * len(kinds)
+        pairs = list(zip(kinds, left, strict=True))
+        found = sorted(set(pairs)) if pinned else [(kind, policies) for kind in range(max(kinds) + 1)]
+        each = tuple(found.index(pair) for pair in pairs)
+        return cls(each, tuple(kind for kind, _ in found), tuple(left for _, left in found))
+
+    def count(self, span: tuple[int, int]) -> tuple[int, ...]:
+        return tuple(np.bincount(self.of_layer[span[0] : span[1]], minlength=len(self.kinds)).tolist())
 
 
 @dataclass(frozen=True)
@@ -65,6 +96,8 @@ class Best:
 def stage_window(problem: Problem, layers: PricedLayers) -> list[list[tuple[int, int]]]:
     """For every rank the ranges [start, stop) that the space admits: both ends and the length near the even split."""
     layout, total = layers.layouts.row(0), len(problem.kinds)
+    if problem.pinned.lengths:
+        return [[span] for span in pairwise(np.cumsum((0, *problem.pinned.lengths)).tolist())]
     work = layers.forward[0] + layers.backward[0, :, 0]
     ends, layer = work[problem.num_kinds :].max(), work[: problem.num_kinds].min()
     shift = min(MAX_SHIFT, ceil(ends / layer) + 1) if problem.setting.runtime.uneven_stages else 0
@@ -106,17 +139,25 @@ def all_mixes(
     policies: tuple[int, ...],
     budget_bytes: float,
     lengths: tuple[int, ...] = (),
+    groups: Groups | None = None,
 ) -> list[Mix]:
-    """Every way to give each kind's layers to policies, priced, if it fits the budget, the host and its drives."""
-    table = np.zeros((1, len(counts), layers.costs.num_policies))
-    for kind, count in enumerate(counts):
-        useful = useful_policies(layers, kind, policies)
+    """Every way to give each group's layers to policies, priced, if it fits the budget, the host and its drives.
+
+    ``counts``: by group; without ``groups`` a kind's layers are one, and all open to ``policies``.
+    """
+    groups = groups or Groups((), tuple(range(len(counts))), (policies,) * len(counts))
+    of_groups = np.zeros((1, len(counts), layers.costs.num_policies))
+    for group, count in enumerate(counts):
+        useful = useful_policies(layers, groups.kinds[group], groups.policies[group])
+        _check_size(len(of_groups) * comb(count + len(useful) - 1, count))
         ways = np.array(list(_compositions(count, len(useful))), np.float64)
-        table = np.repeat(table, len(ways), axis=0)
-        table[:, kind, list(useful)] = np.tile(ways, (len(table) // len(ways), 1))
+        of_groups = np.repeat(of_groups, len(ways), axis=0)
+        of_groups[:, group, list(useful)] = np.tile(ways, (len(of_groups) // len(ways), 1))
+    table = np.zeros((len(of_groups), layers.forward.shape[1] - 2, of_groups.shape[2]))
+    np.add.at(table, (slice(None), list(groups.kinds)), of_groups)
     # All kinds of layers stand beside the mixes: a rank without experts waits for the others' collectives too.
     every = np.zeros((1, *table.shape[1:]))
-    every[0, :, policies[0]] = 1.0
+    every[0, :, 0] = 1.0
     slots = np.concatenate([table, every])
     ranks = np.full((1, len(slots)), rank)
     stages = stages_of_row(layers)
@@ -129,7 +170,7 @@ def all_mixes(
     backward_s = work.backward_s[0] + stages.gradients[rank] * waits_s
     return [
         Mix(
-            table[row], float(forward_s[row]), float(backward_s[row]),
+            table[row], of_groups[row], float(forward_s[row]), float(backward_s[row]),
             float(work.weight_grad_s[0, row]), float(priced.extras.exposed_s[0, row]), float(claim[row]),
         )
         for row in np.flatnonzero(((claim <= budget_bytes) & _fits_beside(layers, priced.memory))[:-1])
@@ -139,7 +180,7 @@ def all_mixes(
 def useful_policies(layers: PricedLayers, kind: int, policies: tuple[int, ...]) -> tuple[int, ...]:
     """Policies of which no other is as good in everything: a layer of any mix may change over to that one."""
     costs, row = layers.costs, layers.index[0]
-    names = ("saved_bytes", "pending_bytes", "working_bytes", "host_bytes", "nvme_bytes")
+    names = ("saved_bytes", "pending_bytes", "working_bytes", "host_bytes", "nvme_bytes", "pinned_bytes")
     columns = [layers.backward[0, kind], *(getattr(costs, name)[row, kind] for name in names)]
     cost = np.stack(columns, axis=-1)
     return tuple(
@@ -187,16 +228,16 @@ def kept_of(layers: PricedLayers, assignment: Assignment, lengths: tuple[int, ..
     return estimate_kept_bytes(layers.setting, layers.layouts, assignment, layers.costs, layers.index, counts)
 
 
-def deal(problem: Problem, lengths: tuple[int, ...], stages: Stages, mixes: tuple[np.ndarray, ...]) -> tuple[int, ...]:
+def deal(groups: Groups, lengths: tuple[int, ...], stages: Stages, mixes: tuple[Mix, ...]) -> tuple[int, ...]:
     """Policies by layer: each rank's mix goes to its layers in model order, the last policies first; of two ranks with
     the same layers the lower rank's."""
     homes = [rank if stages.copies == 1 else min(rank, stages.num_ranks - 1 - rank) for rank in stages.stage_to_rank]
-    left = [mix.copy() for mix in mixes]
+    left = [mix.of_groups.copy() for mix in mixes]
     policies = []
     of_layer = [homes[stage] for stage, length in enumerate(lengths) for _ in range(length)]
-    for home, kind in zip(of_layer, problem.kinds, strict=True):
-        policy = max(index for index in range(left[home].shape[1]) if left[home][kind, index])
-        left[home][kind, policy] -= 1
+    for home, group in zip(of_layer, groups.of_layer, strict=True):
+        policy = max(index for index in range(left[home].shape[1]) if left[home][group, index])
+        left[home][group, policy] -= 1
         policies.append(policy)
     return tuple(policies)
 
@@ -207,34 +248,49 @@ def best_placement(
     sets: tuple[tuple[int, ...], ...],
     budget_bytes: float,
     any_mix: bool = False,
+    pinned: Sequence[tuple[int, ...]] = (),
+    shapes: tuple[Problem, PricedLayers] | None = None,
 ) -> Best | None:
     """The fastest placement of the one row in ``layers`` that fits; None when none does.
 
-    Every stage takes a mix of policies that is the fastest of its range's; with ``any_mix``, any that fits.
+    Every stage takes a mix of policies that is the fastest of its range's; with ``any_mix``, any that fits. ``pinned``:
+    the policies that each layer's pins leave it. ``shapes``: problem and costs by which the space says how far stages
+    may lie from the even split, where pins change them.
+    Raises TooLarge where there is more to try than is worth waiting for.
     """
-    found = [_best_with(problem, layers, policies, budget_bytes, any_mix) for policies in sets]
+    found = []
+    for policies in sets:
+        groups = Groups.of(problem.kinds, policies, pinned)
+        if all(groups.policies):
+            search = _best_of_chunks if is_given(layers.layouts) else _best_of_ranges
+            found.append(search(problem, layers, groups, budget_bytes, any_mix, shapes or (problem, layers)))
     return min((best for best in found if best is not None), key=lambda best: best.step_time_s, default=None)
 
 
-def _best_with(
-    problem: Problem, layers: PricedLayers, policies: tuple[int, ...], budget_bytes: float, any_mix: bool
-) -> Best | None:
-    if is_given(layers.layouts):
-        return _best_of_chunks(problem, layers, policies, budget_bytes, any_mix)
-    window = stage_window(problem, layers)
-    priced = {
-        (rank, *span): _worth_trying(all_mixes(layers, rank, _counts(problem, span), policies, budget_bytes), any_mix)
-        for rank, spans in enumerate(window)
-        for span in spans
-    }
+def _best_of_ranges(
+    problem: Problem, layers: PricedLayers, groups: Groups, budget_bytes: float, any_mix: bool,
+    shapes: tuple[Problem, PricedLayers],
+) -> Best | None:  # fmt: skip
+    """One stage a rank: every range of the window, every mix of it that is worth trying, all simulated."""
+    window = stage_window(*shapes)
+    priced: dict[tuple[int, int, int], list[Mix]] = {}
+    known: dict[tuple[int, tuple[int, ...]], list[Mix]] = {}
+    for rank, spans in enumerate(window):
+        for span in spans:
+            counts = groups.count(span)
+            if (rank, counts) not in known:
+                mixes = all_mixes(layers, rank, counts, (), budget_bytes, groups=groups)
+                known[rank, counts] = _worth_trying(mixes, any_mix)
+            priced[rank, *span] = known[rank, counts]
+    splits = list(all_splits(window))
+    _check_size(sum(prod(len(priced[rank, *span]) for rank, span in enumerate(split)) for split in splits))
     rows = [
         (split, mixes)
-        for split in all_splits(window)
+        for split in splits
         for mixes in product(*(priced[rank, *span] for rank, span in enumerate(split)))
     ]
     if not rows:
         return None
-    assert len(rows) <= MOST, "too large for exhaustive search"
     table = {
         name: np.array([[getattr(mix, name) for mix in mixes] for _, mixes in rows])
         for name in ("forward_s", "backward_s", "weight_grad_s", "extras_s")
@@ -243,8 +299,7 @@ def _best_with(
     times = (table["forward_s"], np.maximum(table["backward_s"] - weight_s, 0.0), weight_s)
     schedule = build_order(layers)
     edge_s = float(layers.edge_s[0])
-    placed = [_placement(problem, layers, *row) for row in rows[:1]]
-    cores = cores_per_pipeline(problem, placed[0])
+    cores = cores_per_pipeline(problem, _placement(layers, groups, *rows[0]))
     if cores is None:
         makespan_s = simulate_many(schedule, StageTimes(*times, edge_s=edge_s))
     else:
@@ -253,41 +308,36 @@ def _best_with(
         )
     step_s = (makespan_s + table["extras_s"].max(axis=1) * layers.contention[0]) * (1.0 + layers.jitter[0])
     first = int(step_s.argmin())
-    return Best(_placement(problem, layers, *rows[first]), float(step_s[first]), len(rows))
+    return Best(_placement(layers, groups, *rows[first]), float(step_s[first]), len(rows))
 
 
 def _placement(
-    problem: Problem, layers: PricedLayers, split: tuple[tuple[int, int], ...], mixes: tuple[Mix, ...]
+    layers: PricedLayers, groups: Groups, split: tuple[tuple[int, int], ...], mixes: tuple[Mix, ...]
 ) -> Placement:
     layout = layers.layouts.row(0)
     lengths = tuple(stop - start for start, stop in split)
-    policies = deal(problem, lengths, stages_of_row(layers), tuple(mix.counts for mix in mixes))
+    policies = deal(groups, lengths, stages_of_row(layers), mixes)
     return Placement(layout, layers.layouts.schedule_name(0), lengths, policies)
 
 
-def _counts(problem: Problem, span: tuple[int, int]) -> tuple[int, ...]:
-    return tuple(np.bincount(problem.kinds[span[0] : span[1]], minlength=problem.num_kinds).tolist())
-
-
 def _best_of_chunks(
-    problem: Problem, layers: PricedLayers, policies: tuple[int, ...], budget_bytes: float, any_mix: bool
-) -> Best | None:
+    problem: Problem, layers: PricedLayers, groups: Groups, budget_bytes: float, any_mix: bool,
+    shapes: tuple[Problem, PricedLayers],
+) -> Best | None:  # fmt: skip
     """The split is one of a few; where a mix's layers lie among its stages matters, so no mix of a rank is left out."""
     layout, stages = layers.layouts.row(0), stages_of_row(layers)
     evaluated: list[Evaluated] = []
     tried = 0
-    for lengths in splits_of_row(problem, layers):
-        counts = counts_per_rank(problem.kinds, problem.num_kinds, lengths, stages.stage_to_rank).tolist()
+    for lengths in splits_of_row(*shapes):
+        counts = counts_per_rank(list(groups.of_layer), len(groups.kinds), lengths, stages.stage_to_rank).tolist()
         mixes = [
-            all_mixes(layers, rank, tuple(counts[rank]), policies, budget_bytes, lengths) for rank in range(layout.pp)
+            all_mixes(layers, rank, tuple(counts[rank]), (), budget_bytes, lengths, groups) for rank in range(layout.pp)
         ]
         few = [_worth_trying(one, any_mix) for one in mixes] if layout.pp == 1 or not any_mix else mixes
         # The fastest mixes may be kept longer than the mean of a rank's stages is: then the others count too.
         for choices in (few, mixes):
-            assert prod(map(len, choices)) <= MOST, "too large for exhaustive search"
-            dealt = [
-                deal(problem, lengths, stages, tuple(mix.counts for mix in chosen)) for chosen in product(*choices)
-            ]
+            _check_size(prod(map(len, choices)))
+            dealt = [deal(groups, lengths, stages, chosen) for chosen in product(*choices)]
             placements = [Placement(layout, layers.layouts.schedule_name(0), lengths, policies) for policies in dealt]
             tried += len(placements)
             step_s = _steps_s(problem, layers, placements, budget_bytes)

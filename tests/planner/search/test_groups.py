@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
-from itertools import combinations, pairwise, product
 from random import Random
 
 import numpy as np
 import pytest
-from exhaustive import ROUNDING, Mix, all_mixes
-from small_instances import SHAPES, build_model, slower
-from small_mixed import build_mixed, group_of, join
+from exhaustive import ROUNDING
+from small_instances import build_model
+from small_mixed import AMPLE, best_of_all, build_mixed, group_of, join, random_mixed, run_of
 
 from costmodel.catalog.devices import load_device
-from costmodel.layouts import even_split
 from costmodel.schema.errors import Infeasible
 from costmodel.schema.plan import Plan
 from planner.binding import what_binds
@@ -23,86 +20,11 @@ from planner.evaluate import Evaluated, evaluate
 from planner.mixed import group_of_ranks
 from planner.placement import Placement
 from planner.problem import Problem
-from planner.request import Request
 from planner.search import find_plan
-from planner.search.groups.best_first import MixedOutcome, MixedRun, search_mixed
-from planner.search.groups.bounds import estimate_after_s, estimate_floor_s, tighten
+from planner.search.groups.best_first import search_mixed
+from planner.search.groups.bounds import estimate_after_s, tighten
 from planner.search.groups.space import enumerate_mixed
-from planner.search.placed import deal
 from planner.sensitivity import sweep
-
-AMPLE = 1e15
-
-
-def random_request(seed: int) -> Request:
-    """4 to 12 devices in two groups: any shape of model, memory that may be short, a network that may be slow."""
-    draw = Random(seed)
-    names = draw.choice([("h100", "a100-80g"), ("a100-40g", "h100"), ("rtx4090", "a6000"), ("h200", "v100-32g")])
-    each = draw.choice((2, 4))
-    cluster = join(group_of(names[0], 1, each), group_of(names[1], 1, each * draw.choice((1, 2))))
-    if draw.random() < 0.4:
-        cluster = slower(cluster, draw.choice((1.0, 30.0)), draw.choice((0.0, 1e-4, 1e-2)))
-    model = build_model(
-        shape=draw.choice(SHAPES),
-        num_layers=draw.randint(4, 7),
-        hidden=draw.choice((256, 1024, 4096)),
-        vocab=draw.choice((1000, 32000, 256000)),
-        tied=draw.random() < 0.3,
-    )
-    return build_mixed(
-        model,
-        cluster,
-        seq_len=draw.choice((512, 2048, 8192)),
-        global_batch_size=draw.choice((8, 16, 48)),
-        runtime=draw.choice(("torch", "torchtitan", "megatron", "deepspeed", "megatron-2021")),
-    )
-
-
-def run_of(request: Request, most: int, draw: Random) -> MixedRun:
-    """A run over some rows of the request's space, nothing placed yet, bounds as they first are."""
-    layouts = enumerate_mixed(request)
-    rows = sorted(draw.sample(range(len(layouts)), min(most, len(layouts))))
-    run = MixedRun(
-        request, Problem.from_request(request), MixedOutcome(layouts.take(np.array(rows, np.intp))), 0.0, None
-    )
-    run.floors = run.bounds = estimate_floor_s(run.rows, run.policies, estimate_after_s(run.rows, run.policies))
-    return run
-
-
-def splits(total: int, pp: int, uneven: bool) -> Iterator[tuple[tuple[int, int], ...]]:
-    if not uneven:
-        ends = np.cumsum([0, *even_split(total, pp)]).tolist()
-        yield tuple(pairwise(ends))
-        return
-    for cuts in combinations(range(1, total), pp - 1):
-        yield tuple(zip((0, *cuts), (*cuts, total), strict=True))
-
-
-def best_of_all(run: MixedRun, row: int, budgets: tuple[float, ...]) -> Evaluated | None:
-    """Every split of the layers over the ranks, every stage under its fastest mix that fits, all simulated."""
-    one, problem = run.rows.take(np.array([row])), run.problem
-    total, homes = len(problem.kinds), one.homes
-    fastest: dict[tuple[object, ...], Mix | None] = {}
-
-    def mix_of(rank: int, span: tuple[int, int], policies: tuple[int, ...]) -> Mix | None:
-        counts = tuple(np.bincount(problem.kinds[slice(*span)], minlength=problem.num_kinds).tolist())
-        key = (rank, counts, policies)
-        if key not in fastest:
-            home = homes[rank]
-            mixes = all_mixes(one.tables[home], rank, counts, policies, budgets[home])
-            fastest[key] = min(mixes, key=lambda mix: (mix.backward_s, mix.extras_s), default=None)
-        return fastest[key]
-
-    found = []
-    for policies, split in product(run.sets, splits(total, len(homes), problem.setting.runtime.uneven_stages)):
-        mixes = [mix_of(rank, span, policies) for rank, span in enumerate(split)]
-        if any(mix is None for mix in mixes):
-            continue
-        lengths = tuple(stop - start for start, stop in split)
-        dealt = deal(problem, lengths, range(len(homes)), [mix.counts for mix in mixes if mix is not None])
-        placement = Placement(one.layouts.row(0), one.layouts.schedule_name(0), lengths, dealt)
-        found.append(evaluate(problem, placement, layers=one.tables))
-    return min(found, key=lambda each: each.step_time_s, default=None)
 
 
 def claims(evaluated: Evaluated) -> np.ndarray:
@@ -113,7 +35,7 @@ def claims(evaluated: Evaluated) -> np.ndarray:
 def test_a_placement_is_the_best_of_all_splits(seed: int) -> None:
     """Three layouts each, with memory ample and short."""
     draw = Random(seed)
-    run = run_of(random_request(seed), 3, draw)
+    run = run_of(random_mixed(seed), 3, draw)
     for row in range(len(run.rows)):
         ample = best_of_all(run, row, (AMPLE, AMPLE))
         assert ample is not None
@@ -143,7 +65,7 @@ def test_a_placement_is_the_best_of_all_splits(seed: int) -> None:
 def test_no_random_placement_beats_the_bounds(seed: int) -> None:
     """5 layouts x 2 placements each, against the floor and tight bounds of ample and of just enough memory."""
     draw = Random(seed)
-    run = run_of(random_request(seed), 5, draw)
+    run = run_of(random_mixed(seed), 5, draw)
     rows, problem = run.rows, run.problem
     after_s = estimate_after_s(rows, run.policies)
     total = len(problem.kinds)
@@ -167,7 +89,7 @@ def test_no_random_placement_beats_the_bounds(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [200, 202, 203, 204])
 def test_the_answer_is_the_best_of_the_whole_space(seed: int) -> None:
-    request = replace(random_request(seed), gap=0.0, fixed={"micro_batch_size": 1, "schedule": "1f1b", "tp": 1})
+    request = replace(random_mixed(seed), gap=0.0, fixed={"micro_batch_size": 1, "schedule": "1f1b", "tp": 1})
     problem = Problem.from_request(request)
     outcome, run = search_mixed(request, problem)
     if run is None:

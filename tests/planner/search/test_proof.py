@@ -1,0 +1,54 @@
+"""Answers and bounds with every kind of choice in the space, against trying everything and against simulation.
+
+``python benchmarks/proof.py`` does the same for more of them.
+"""
+
+from __future__ import annotations
+
+import pytest
+from drawn import KINDS, Instance, draw_instance
+from exhaustive import TooLarge
+from proof import check_answer, check_layouts
+from small_instances import build_model, build_request
+
+
+@pytest.mark.parametrize("seed", range(4 * len(KINDS)))
+def test_answers_equal_trying_everything(seed: int) -> None:
+    """Kinds of instance take turns."""
+    try:
+        answer = check_answer(draw_instance(seed))
+    except TooLarge:
+        pytest.skip("more than is worth waiting for")
+    assert not answer.wrong, (answer.step_s, answer.bound_s, answer.best_s)
+
+
+@pytest.mark.parametrize("seed", range(2000, 2000 + 5 * len(KINDS)))
+def test_bounds_are_below_what_is_simulated(seed: int) -> None:
+    for one in check_layouts(draw_instance(seed, cut=False), 12):
+        assert not one.wrong, one
+
+
+def test_instances_have_every_choice() -> None:
+    """What the checks are drawn from: none of the search's choices is missing."""
+    requests = [draw_instance(seed, cut=False).request for seed in range(12 * len(KINDS))]
+    runtimes = [request.runtime for request in requests]
+    assert any(request.pins for request in requests)
+    assert any("layers_per_stage" in request.fixed for request in requests)
+    assert any(request.other_devices for request in requests)
+    assert any(runtime.vocab_parallel for runtime in runtimes)
+    assert {group for runtime in runtimes for group in runtime.state.shard_groups} == {
+        "secondary",
+        "params",
+        "optimizer",
+    }
+
+
+def test_a_split_that_no_path_tells_apart_is_found_on_the_timeline() -> None:
+    """The stage program's paths leave open which of several splits is fastest: --gap 0 is proven all the same."""
+    unlike = build_model("unlike", num_layers=7, hidden=1024, vocab=1000)
+    fixed = {"tp": 1, "pp": 4, "schedule": "1f1b", "micro_batch_size": 1}
+    request = build_request(unlike, 4, global_batch_size=6, fixed=fixed, gap=0.0, top=0)
+    answer = check_answer(Instance("open", 0, request))
+    assert not answer.wrong
+    assert answer.status == "proven"
+    assert answer.excess < 1e-9
