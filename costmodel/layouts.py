@@ -14,7 +14,7 @@ from typing import Any, Literal, Self, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.schedules import SCHEDULES, stages_of
+from costmodel.schedules import SCHEDULES
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import (
     AXES,
@@ -25,6 +25,7 @@ from costmodel.schema.layout import (
     RecomputePolicy,
     SavedDtype,
 )
+from costmodel.stages import stages_of
 
 IntColumn = NDArray[np.int64]
 Column = NDArray[np.float64]

@@ -11,7 +11,8 @@ import numpy as np
 
 from costmodel.layouts import SCHEDULE_CODES, BoolColumn, Column, IntColumn, Layouts
 from costmodel.ops import Setting
-from costmodel.schedules import SCHEDULES, Form, ScheduleForm
+from costmodel.schedule_form import Form, ScheduleForm
+from costmodel.schedules import SCHEDULES
 
 FORMS: tuple[ScheduleForm, ...] = tuple(SCHEDULES[name] for name in SCHEDULE_CODES)
 GPIPE, ONE_F_ONE_B, INTERLEAVED = (SCHEDULE_CODES.index(name) for name in ("gpipe", "1f1b", "interleaved-1f1b"))

@@ -1,4 +1,4 @@
-"""What the cost model knows of each pipeline schedule without its order of passes: one entry a schedule.
+"""Every pipeline schedule's closed forms: one entry a schedule.
 
 Where stages live is exact. What is kept alive is exact where a closed form is, elsewhere an upper bound that a test
 holds against the generated orders; the planner takes finalists' figures from the order itself.
@@ -6,73 +6,13 @@ holds against the generated orders; the planner takes finalists' figures from th
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import pairwise
+from dataclasses import replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from costmodel.placement import looped, mirrored, zigzag
-from costmodel.schema.errors import InvalidSpec
-
-Form = Callable[[Any, Any, Any, Any], Any]
-"""A figure from (p, m, v, rank), floats or columns that broadcast."""
-
-
-def _none(p: Any, m: Any, v: Any, r: Any) -> Any:
-    return 0.0 * (p + r)
-
-
-@dataclass(frozen=True)
-class ScheduleForm:
-    """One schedule, by p ranks, m micro-batches and v stages a rank (of one copy).
-
-    allows           (p, m, v): which sizes it can do, integers or columns
-    in_flight        micro-batches alive at once on a rank, in units of all of the rank's layers of one copy
-    least_in_flight  what the order never keeps less than, where in_flight is not exact
-    pending          those between input gradient and weight gradient, likewise
-    least_pending    what the order leaves at least beside least_in_flight: with x bytes a micro-batch alive and y one
-                     waiting, a rank's peak is no less than x · least_in_flight + y · least_pending
-    ahead            forwards before the first backward, where it is not in_flight
-    gathers          how often the rank's sharded parameters are gathered for its forwards, and again for its backwards,
-                     where they stay gathered for a run of passes; None: for every forward before the first backward
-    fill             what every rank but the heaviest adds to the makespan: weights of its F, I and W, over v
-    slack            what each micro-batch adds where F and B share slots of one length: times |B - F|, over v
-    tripled          whether a micro-batch takes three times the longest of F, I and W at least, not just their sum
-    crossings        how often an activation's way through the model adds to the makespan, in edges between ranks
-    placement        looped: stage s on rank s mod p; zigzag: there and back
-    copies           whole models that run through the ranks, the second from the other end
-    splits_backward  runs I and W apart
-    forwards_first   runs every forward before the first backward
-    barriers         embedding and output layer are split over all ranks, and their parts meet in so many collectives
-                     between a micro-batch's last forward and first backward, one micro-batch's time each; 0: both whole
-    """
-
-    allows: Callable[[Any, Any, Any], Any]
-    in_flight: Form
-    least_in_flight: Form | None = None
-    pending: Form = _none
-    least_pending: Form | None = None
-    ahead: Form | None = None
-    gathers: Form | None = None
-    fill: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    slack: float = 0.0
-    tripled: bool = False
-    crossings: float = 2.0
-    placement: Literal["looped", "zigzag"] = "looped"
-    copies: int = 1
-    splits_backward: bool = False
-    forwards_first: bool = False
-    barriers: int = 0
-
-    def stage_to_rank(self, pp: int, vpp: int) -> tuple[int, ...]:
-        """Where the stages of all copies live, each copy's in model order."""
-        one = (zigzag if self.placement == "zigzag" else looped)(pp, vpp)
-        return one if self.copies == 1 else mirrored(one, pp)
+from costmodel.schedule_form import Form, ScheduleForm, nothing
 
 
 def _one_stage(p: Any, m: Any, v: Any) -> Any:
@@ -183,7 +123,7 @@ _FORMS: dict[str, ScheduleForm] = {
         lambda p, m, v, r: np.minimum(m, p) + 0.0 * r,
         least_in_flight=lambda p, m, v, r: np.where(m >= 2.0 * p, p, 0.5 * (np.minimum(m, p) + 1.0)) + 0.0 * r,
         pending=lambda p, m, v, r: np.minimum(m, p) + 0.0 * r,
-        least_pending=_none,
+        least_pending=nothing,
         fill=(1.0, 0.0, 0.0),
         placement="zigzag",
         splits_backward=True,
@@ -192,7 +132,7 @@ _FORMS: dict[str, ScheduleForm] = {
         _v_shaped,
         lambda p, m, v, r: np.minimum(m, 0.5 * p + 1.0) + 0.0 * r,
         pending=lambda p, m, v, r: np.minimum(m, 0.5 * p + 1.0) + 0.0 * r,
-        least_pending=_none,
+        least_pending=nothing,
         fill=(1.0, 1.0, 1.0),
         placement="zigzag",
         splits_backward=True,
@@ -202,7 +142,7 @@ _FORMS: dict[str, ScheduleForm] = {
         lambda p, m, v, r: np.minimum(m, (p + 4.0) // 3.0) + 0.0 * r,
         least_in_flight=lambda p, m, v, r: np.maximum(np.minimum(0.5 * (m + 1.0), (p + 1.0) // 3.0), 1.0) + 0.0 * r,
         pending=lambda p, m, v, r: np.minimum(m, (p + 4.0) // 3.0) + 0.0 * r,
-        least_pending=_none,
+        least_pending=nothing,
         fill=(1.0, 1.0, 2.0),
         tripled=True,
         placement="zigzag",
@@ -297,7 +237,7 @@ def _deferred(name: str) -> ScheduleForm:
         in_flight=lambda p, m, v, r: np.minimum(m, plain(p, m, v, r) + p + 1.0 / v),
         least_in_flight=form.least_in_flight or plain,
         pending=lambda p, m, v, r: np.minimum(m, p + 1.0 / v) + 0.0 * r,
-        least_pending=_none,
+        least_pending=nothing,
         ahead=plain,
         fill=_DEFERRED_FILL[name],
         slack=0.0,
@@ -309,68 +249,3 @@ SCHEDULES: MappingProxyType[str, ScheduleForm] = MappingProxyType(
     {**_FORMS, **{f"{name}+2bp": _deferred(name) for name in _DEFERRED_FILL}}
 )
 """Canonical name -> form."""
-
-
-@dataclass(frozen=True)
-class Stages:
-    """Where the stages of all copies live, each copy's in model order: ranks by stage, and columns [p] by rank.
-
-    ``embedding``, ``head``: whether a rank holds that end of the model, or a part of it. ``activations``,
-    ``gradients``: messages that it sends to other ranks for a micro-batch that crosses all of its stages.
-    """
-
-    stage_to_rank: tuple[int, ...]
-    copies: int
-    embedding: NDArray[np.bool_]
-    head: NDArray[np.bool_]
-    activations: NDArray[np.int64]
-    gradients: NDArray[np.int64]
-
-    @property
-    def num_ranks(self) -> int:
-        return len(self.embedding)
-
-    @property
-    def per_copy(self) -> int:
-        """Stages of one copy."""
-        return len(self.stage_to_rank) // self.copies
-
-
-@lru_cache(maxsize=4096)
-def stages_of(schedule: str, pp: int, vpp: int) -> Stages:
-    """The placement of a schedule's stages on ``pp`` ranks. Raises KeyError for a name that has no form."""
-    form = SCHEDULES[schedule]
-    stage_to_rank = form.stage_to_rank(pp, vpp)
-    homes = np.reshape(stage_to_rank, (form.copies, -1)).tolist()
-    columns = {name: np.zeros(pp, np.int64) for name in ("embedding", "head", "activations", "gradients")}
-    for home in homes:
-        columns["embedding"][home if form.barriers else home[:1]] = 1
-        columns["head"][home if form.barriers else home[-1:]] = 1
-        for before, after in pairwise(home):
-            columns["activations"][before] += before != after
-            columns["gradients"][after] += before != after
-    return Stages(
-        stage_to_rank=stage_to_rank,
-        copies=form.copies,
-        embedding=columns["embedding"] > 0,
-        head=columns["head"] > 0,
-        activations=columns["activations"],
-        gradients=columns["gradients"],
-    )
-
-
-def resembling(stage_to_rank: tuple[int, ...], pp: int, vpp: int, splits_backward: bool) -> str:
-    """The schedule whose stages lie so, and whose backward is split likewise if there is one: for an order found rather
-    than named. Raises InvalidSpec where stages lie as no schedule places them.
-    """
-    placed = [
-        name
-        for name, form in SCHEDULES.items()
-        if form.allows(pp, pp, vpp) and stages_of(name, pp, vpp).stage_to_rank == stage_to_rank
-    ]
-    if not placed:
-        raise InvalidSpec(
-            f"pipeline.stage_to_rank = {list(stage_to_rank)} is not a placement that is priced",
-            "round and round the ranks, there and back, or either in two directions",
-        )
-    return next((name for name in placed if SCHEDULES[name].splits_backward == splits_backward), placed[0])

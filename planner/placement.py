@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from costmodel.layouts import POLICIES, Assignment
-from costmodel.schedules import SCHEDULES, Stages, resembling, stages_of
+from costmodel.schedules import SCHEDULES
 from costmodel.schema.layout import Layout
 from costmodel.schema.plan import Plan
+from costmodel.stages import Stages, resembling, stages_of
 from planner.layer_policies import policies_of
 
 

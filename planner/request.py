@@ -239,6 +239,14 @@ def node_size(
     return gpus_per_node or default_node_size(load_device(gpu or "h100")), None
 
 
+def only_size(cluster: str | Path) -> int | None:
+    """How many devices a cluster file's plans are for: all, where its groups are unlike. None: any part of it."""
+    from costmodel.catalog.clusters import load_cluster
+
+    machine = load_cluster(cluster)
+    return machine.num_devices if len(machine.groups) > 1 else None
+
+
 def _check_limits(fit_probability: float, gap: float, time_limit_s: float, top: int) -> None:
     def refuse(option: str, value: float, rule: str) -> None:
         raise InvalidSpec(f"{option} {value:g}: must be {rule}")

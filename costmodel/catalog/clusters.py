@@ -87,7 +87,7 @@ def load_cluster(path: str | Path, num_devices: int | None = None) -> ClusterSpe
         )
     if len(cluster.groups) > 1:
         raise InvalidSpec(
-            f"num_devices = {num_devices}: {path} has {len(cluster.groups)} groups of nodes and cannot be cut down",
+            f"{path} has {len(cluster.groups)} groups of nodes and cannot be cut down to {num_devices:,} devices",
             f"ask for all {cluster.num_devices}, or write a file with fewer nodes",
         )
     return _cut(cluster, cluster.groups[0], num_devices, str(path))

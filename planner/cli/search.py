@@ -122,7 +122,7 @@ def search(
     from planner.cli.decide import decide
     from planner.cli.files import check_writable
     from planner.decisions.question import build_question
-    from planner.request import Request, build_request, node_size
+    from planner.request import Request, build_request, node_size, only_size
 
     check_writable(out)
     question = build_question(
@@ -136,6 +136,9 @@ def search(
         restart_time=restart_time,
         async_checkpoints=async_checkpoints,
     )
+    if gpus is None and cluster is not None:
+        size = only_size(cluster)
+        gpus = None if size is None else str(size)
     histogram = None
     if lengths is not None:
         from planner.cli.lengths import read_lengths

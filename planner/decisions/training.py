@@ -76,8 +76,9 @@ def check_in_time(plan: Plan) -> None:
     training = plan.training
     if training is None or training.deadline_s is None or training.time_s.mean <= training.deadline_s:
         return
+    devices = " + ".join(f"{number:,} {device}" for number, device in plan.cluster.counts)
     raise Infeasible(
-        f"{plan.cluster.num_devices:,} {plan.cluster.device} take {duration(training.time_s.mean)} for"
+        f"{devices} take {duration(training.time_s.mean)} for"
         f" {amount(training.tokens)} tokens, {duration(training.deadline_s)} are given",
         hint="leave --gpus out, or give several numbers of them, to find the fewest that do it",
     )

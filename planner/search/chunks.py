@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from costmodel.layouts import Column, IntColumn, Layouts, counts_per_rank, even_split
 from costmodel.memory import KeptBytes, host_budget_bytes, nvme_budget_bytes
 from costmodel.price import PricedLayers, price
-from costmodel.schedules import SCHEDULES, Stages, stages_of
+from costmodel.schedules import SCHEDULES
 from costmodel.schema.schedule import Schedule
+from costmodel.stages import Stages, stages_of
 from planner.evaluate import Evaluated, cores_per_pipeline, kept_bytes, stage_times
 from planner.order import build_order
 from planner.placement import Placement

@@ -21,7 +21,7 @@ from costmodel.memory import (
     nvme_budget_bytes,
 )
 from costmodel.price import PricedLayers, price, price_memory, sum_work
-from costmodel.schedules import stages_of
+from costmodel.stages import stages_of
 from planner.kept import count_kept_microbatches
 from planner.order import build_order
 from planner.search.mixes import MixChooser, Room, Slot

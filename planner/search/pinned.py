@@ -15,9 +15,9 @@ import numpy as np
 from costmodel.layers import LayerCosts
 from costmodel.layouts import POLICIES, SCHEDULE_CODES, Column, Policy, counts_per_rank
 from costmodel.price import PricedLayers
-from costmodel.schedules import stages_of
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.model import LayerRun
+from costmodel.stages import stages_of
 from planner.constraints import Pinned, shown
 from planner.problem import Problem
 from planner.request import Request

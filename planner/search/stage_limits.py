@@ -23,7 +23,7 @@ from costmodel.pipeline import (
     splits_backward,
 )
 from costmodel.price import PricedLayers
-from costmodel.schedules import Stages, stages_of
+from costmodel.stages import Stages, stages_of
 from costmodel.state import estimate_local_params, estimate_state_bytes
 from planner.problem import Problem
 from planner.search.bounds import MAX_SHIFT, ends_in_layers, placeable_worth, split_ends_s

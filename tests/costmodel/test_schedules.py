@@ -22,10 +22,11 @@ from costmodel.pipeline import (
     schedule_is_legal,
     splits_backward,
 )
-from costmodel.schedules import SCHEDULES, resembling, stages_of
+from costmodel.schedules import SCHEDULES
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import Layout
 from costmodel.schema.schedule import VOCAB_KINDS, PassKind, Schedule
+from costmodel.stages import resembling, stages_of
 from planner.kept import count_kept, count_kept_microbatches
 from planner.schedules import SCHEDULES as GENERATED
 from planner.schedules import PassTimes, build_schedule

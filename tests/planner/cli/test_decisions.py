@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+EXAMPLES = Path(__file__).parents[3] / "examples"
 TINY = ("--model", "tiny", "--gpu", "h100", "--calibration", "none", "--fix", "pp=1")
 
 
@@ -144,3 +145,19 @@ def test_a_deadline_that_is_missed(plan: Any, gpus: str) -> None:
     assert ending.err.startswith("error: ")
     assert "days" in ending.err
     assert "hint: " in ending.err
+
+
+def test_unlike_groups_are_planned_as_a_whole(plan: Any) -> None:
+    """A deadline asks how many GPUs: of two kinds of node there is one number, all of them."""
+    asked = (
+        "--model",
+        "llama-3.2-1b",
+        "--cluster",
+        EXAMPLES / "cluster.toml",
+        "--fix",
+        "tp=1,pp=3,recompute=none",
+    )
+    ending = plan(*asked, "--tokens", "1T", "--deadline", "1h")
+    assert ending.status == 1
+    assert "32 h100 + 64 a100-80g take" in ending.err
+    assert "60 minutes are given" in ending.err

@@ -25,7 +25,7 @@ from costmodel.memory import (
     nvme_budget_bytes,
 )
 from costmodel.price import PricedLayers, price
-from costmodel.schedules import Stages, stages_of
+from costmodel.stages import Stages, stages_of
 from planner.evaluate import Evaluated, cores_per_pipeline, evaluate, kept_bytes, stage_times
 from planner.kept import count_kept_microbatches
 from planner.order import build_order
