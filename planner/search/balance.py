@@ -6,6 +6,7 @@ All are shortest paths over the cuts between stages.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from planner.search.stages import StageChoice, StageProblem, path_bound_s
 
@@ -16,6 +17,24 @@ def balance_stages(choices: Sequence[Sequence[StageChoice]]) -> list[StageChoice
     """The joined ranges whose slowest stage is fastest; None when no ranges join."""
     path = _path(choices, max, [_time_s] * len(choices))
     return path[1] if path else None
+
+
+def with_least_end(problem: StageProblem) -> StageProblem:
+    """The same program, where every option ends as late as some stage does in any case: (8) takes the latest end, so no
+    solution changes, and each path alone is closer to the whole."""
+    path = _path(problem.choices, max, [_extras_s] * len(problem.choices))
+    if path is None:
+        return problem
+    least_s = path[0]
+    choices = tuple(
+        tuple(choice if choice.option.extras_s >= least_s else _ending(choice, least_s) for choice in of_stage)
+        for of_stage in problem.choices
+    )
+    return replace(problem, choices=choices)
+
+
+def _ending(choice: StageChoice, extras_s: float) -> StageChoice:
+    return replace(choice, option=replace(choice.option, extras_s=extras_s))
 
 
 class Floors:
@@ -89,6 +108,10 @@ def _without_weight_s(choice: StageChoice) -> float:
 
 def _time_s(choice: StageChoice) -> float:
     return choice.option.forward_s + choice.option.backward_s
+
+
+def _extras_s(choice: StageChoice) -> float:
+    return choice.option.extras_s
 
 
 def _forward_s(choice: StageChoice) -> float:

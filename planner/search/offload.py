@@ -63,16 +63,28 @@ class ShareSizes:
             return whole, np.zeros(0)
         some = layers.take(whole)
         some = replace(some, layouts=replace(some.layouts, optimizer_offload=np.zeros(len(whole))))
-        kinds = (self.problem.kinds, self.problem.num_kinds)
-        assigned = [uniform_assignment(*kinds, some.layouts, policy) for policy in self.policies]
-        needed = np.stack([least_shares(some, one, self.budget_bytes) for one in assigned])
-        matters = (needed[0] > 0.0) & (needed <= 1.0).any(axis=0)
-        ends = np.rint(np.stack(update_shares(some, price_pipeline(some, assigned[0]))) * STEPS) / STEPS
-        tried = np.sort(np.where(matters, np.concatenate([ends, needed]), 0.0), axis=0)
+        first, *others = self.policies
+        plain = self._needed(some, first)
+        short = np.flatnonzero(plain > 0.0)
+        whole, some = whole[short], some.take(short)
+        needed = np.stack([plain[short], *(self._needed(some, policy) for policy in others)])
+        can = np.flatnonzero((needed <= 1.0).any(axis=0))
+        if not len(can):
+            return can, np.zeros(0)
+        whole, some, needed = whole[can], some.take(can), needed[:, can]
+        ends = np.rint(np.stack(update_shares(some, price_pipeline(some, self._all(some, first)))) * STEPS) / STEPS
+        tried = np.sort(np.concatenate([ends, needed]), axis=0)
         admitted = [share for share in np.unique(tried).tolist() if admits(self.request, "optimizer_offload", share)]
         once = np.concatenate([np.ones((1, len(whole)), bool), tried[1:] != tried[:-1]])
         rows, which = np.nonzero((once & (tried > 0.0) & (tried < 1.0) & np.isin(tried, admitted)).T)
         return whole[rows], tried[which, rows]
+
+    def _all(self, layers: PricedLayers, policy: int) -> Assignment:
+        """All layers of every row under one policy."""
+        return uniform_assignment(self.problem.kinds, self.problem.num_kinds, layers.layouts, policy)
+
+    def _needed(self, layers: PricedLayers, policy: int) -> Column:
+        return least_shares(layers, self._all(layers, policy), self.budget_bytes)
 
 
 def least_shares(layers: PricedLayers, assignment: Assignment, budget_bytes: float) -> Column:

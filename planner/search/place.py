@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from itertools import pairwise, product
-from math import ceil, inf
+from itertools import product
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from costmodel.layouts import Column, even_split
+from costmodel.layouts import Column
 from costmodel.price import PricedLayers
 from costmodel.schedules import SCHEDULES
 from planner.evaluate import Evaluated, evaluate
@@ -18,11 +18,11 @@ from planner.kept import count_ahead
 from planner.order import build_order
 from planner.placement import Placement
 from planner.problem import Problem
-from planner.search.bounds import MAX_SHIFT
 from planner.search.chunks import is_given, place_given
 from planner.search.mixes import Slot
 from planner.search.options import Option, OptionColumns, SlotRooms
 from planner.search.placed import Placed, deal
+from planner.search.ranges import list_ranges, ranges_in_time
 
 if TYPE_CHECKING:
     from planner.search.stages import StageChoice, StageProblem
@@ -66,15 +66,22 @@ def _place_uneven(
 ) -> list[Placed]:  # fmt: skip
     """Every row by the stage program, unless what none of them beats is already too slow."""
     n = len(layers.layouts)
-    ranges = list_ranges(problem, layers)
+    late = 1.0 + layers.jitter
+    soonest_s = best_s / float(late.min())
+    every = list_ranges(problem, layers)
+    # Before any order of passes is built or memory priced, which take most of the time.
+    ranges = ranges_in_time(layers, every, policies, soonest_s - float(after_s.min()))
+    if not ranges:
+        return [Placed(None, best_s, slower=best_s < inf)] * n
+    left_out = best_s < inf and len(ranges) < len(every)
     slots = {key: Slot(key[0], counts) for key, counts in ranges.items()}
     distinct = sorted(set(slots.values()), key=_by_rank)
     rooms = SlotRooms(layers, distinct, policies)
-    late = 1.0 + layers.jitter
-    soonest_s = best_s / float(late.min())
     chosen, bound_s, slower = _choose(
         problem, layers, ranges, slots, rooms.best_case(budget_bytes, after_s), soonest_s, False
     )
+    if chosen is None and left_out:
+        bound_s, slower = soonest_s, True  # what fits may be among the ranges that take too long
     if chosen is None or bound_s >= soonest_s:
         bound_s = max(bound_s * float(late.min()), best_s) if chosen is not None or slower else inf
         return [Placed(None, bound_s, slower=bound_s < inf)] * n
@@ -84,6 +91,8 @@ def _place_uneven(
         one = layers.take(np.array([row]))
         programs: list[str] = []
         found = _choose(problem, one, ranges, slots, options.of_row(row), best_s / float(late[row]), programs=programs)
+        if found[0] is None and left_out:
+            found = (None, best_s / float(late[row]), True)
         placed.append(replace(_simulated(problem, one, found, best_s), programs=tuple(programs)))
         if placed[-1].evaluated is not None:
             best_s = min(best_s, placed[-1].evaluated.step_time_s)
@@ -163,41 +172,6 @@ def _evaluate(problem: Problem, layers: PricedLayers, lengths: tuple[int, ...], 
     return evaluate(problem, Placement(layout, layers.layouts.schedule_name(0), lengths, dealt), layers=layers)
 
 
-def list_ranges(problem: Problem, layers: PricedLayers) -> dict[tuple[int, int, int], tuple[int, ...]]:
-    """{(rank, start, stop): layers by kind}."""
-    kinds, num_kinds = problem.kinds, problem.num_kinds
-    layout = layers.layouts.row(0)
-    total, pp = len(kinds), layout.pp
-    prefix = np.zeros((total + 1, num_kinds), np.int64)
-    for index, kind in enumerate(kinds):
-        prefix[index + 1] = prefix[index]
-        prefix[index + 1, kind] += 1
-    if problem.pinned.lengths:
-        ends = np.concatenate([[0], np.cumsum(problem.pinned.lengths)]).tolist()
-        return {
-            (rank, start, stop): tuple((prefix[stop] - prefix[start]).tolist())
-            for rank, (start, stop) in enumerate(pairwise(ends))
-        }
-    shift = _shift(problem, layers) if problem.setting.runtime.uneven_stages else 0
-    cuts = np.concatenate([[0], np.cumsum(even_split(total, pp))])
-    found = {}
-    for rank in range(pp):
-        starts = [0] if rank == 0 else range(cuts[rank] - shift, cuts[rank] + shift + 1)
-        stops = [total] if rank == pp - 1 else range(cuts[rank + 1] - shift, cuts[rank + 1] + shift + 1)
-        for start in starts:
-            for stop in stops:
-                if 0 <= start < stop <= total and abs((stop - start) - (cuts[rank + 1] - cuts[rank])) <= shift:
-                    found[rank, int(start), int(stop)] = tuple((prefix[stop] - prefix[start]).tolist())
-    return found
-
-
-def _shift(problem: Problem, layers: PricedLayers) -> int:
-    """Boundaries may move as far as the heavier end weighs in layers, and one further."""
-    work = layers.forward[0] + layers.backward[0, :, 0]
-    ends, layer = float(work[problem.num_kinds :].max()), float(work[: problem.num_kinds].min())
-    return min(MAX_SHIFT, ceil(ends / max(layer, 1e-12)) + 1)
-
-
 def list_choices(
     ranges: dict[tuple[int, int, int], tuple[int, ...]],
     slots: dict[tuple[int, int, int], Slot],
@@ -242,17 +216,18 @@ def _choose(
     exactly: bool = True,
     programs: list[str] | None = None,
 ) -> _Chosen:
-    """``exactly``: by the integer program where the balanced choice is not near its bound; ``programs`` takes down how
-    the solver left it.
+    """``exactly``: where the balanced choice is not near its bound, by dynamic programming over two families of its
+    paths, and by the integer program where that is not the answer; ``programs`` takes down how the solver left it.
     """
-    from planner.search.balance import Floors, balance_stages, reached_s
+    from planner.search.balance import Floors, balance_stages, reached_s, with_least_end
+    from planner.search.fill import solve_fill_paths
     from planner.search.stages import solve_stages
 
     choices = list_choices(ranges, slots, options)
     balanced = balance_stages(choices)
     if balanced is None:
         return None, inf, False
-    whole = stage_problem(problem, layers, choices)
+    whole = with_least_end(stage_problem(problem, layers, choices))
     at_hand_s = reached_s(whole, balanced)
     floors = Floors(whole)
     useful = floors.useful(min(limit_s, at_hand_s * ROUNDING))
@@ -261,7 +236,15 @@ def _choose(
     floor_s = floors.bottleneck_s()
     chosen: Sequence[StageChoice] = balanced
     if exactly and at_hand_s > floor_s * (1.0 + CLOSE):
-        solution = solve_stages(replace(whole, choices=useful))
+        filled = solve_fill_paths(replace(whole, choices=useful), min(limit_s, at_hand_s) * ROUNDING)
+        if filled is None and at_hand_s > limit_s:
+            return None, limit_s, True
+        if filled is not None:
+            floor_s = max(floor_s, filled[1])
+            if reached_s(whole, filled[0]) < at_hand_s:
+                chosen, at_hand_s = filled[0], reached_s(whole, filled[0])
+    if exactly and at_hand_s > floor_s * (1.0 + CLOSE):
+        solution = solve_stages(replace(whole, choices=floors.useful(min(limit_s, at_hand_s * ROUNDING))))
         if programs is not None:
             programs.append(solution.status)
         if solution.status == "infeasible":

@@ -19,8 +19,9 @@ from planner.search.balance import Floors, reached_s
 from planner.search.chunks import is_given
 from planner.search.mixes import Slot
 from planner.search.options import OptionColumns, SlotRooms
-from planner.search.place import list_choices, list_ranges, stage_problem
+from planner.search.place import list_choices, stage_problem
 from planner.search.placed import Placed, deal
+from planner.search.ranges import list_ranges
 from planner.search.stages import StageChoice
 from planner.simulator import StageTimes, simulate_many
 

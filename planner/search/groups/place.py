@@ -23,8 +23,8 @@ from planner.kept import count_ahead
 from planner.order import build_order
 from planner.placement import Placement
 from planner.search.balance import Floors
+from planner.search.fill import solve_fill_paths
 from planner.search.groups.bounds import end_times_s, least_times_s
-from planner.search.groups.fill import solve_fill_paths
 from planner.search.groups.rows import MixedRows
 from planner.search.mixes import Slot
 from planner.search.options import Option, OptionColumns, SlotRooms

@@ -8,7 +8,7 @@ from math import inf
 import pytest
 from test_stages import SCHEDULES, joined, options_of, random_problem
 
-from planner.search.groups.fill import solve_fill_paths
+from planner.search.fill import solve_fill_paths
 from planner.search.options import Option
 from planner.search.stages import StageProblem, path_bound_s
 

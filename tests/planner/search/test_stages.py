@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise, product
 from random import Random
 
@@ -11,7 +12,7 @@ import pytest
 
 from planner.kept import count_ahead
 from planner.schedules import build_schedule
-from planner.search.balance import Floors, balance_stages
+from planner.search.balance import Floors, balance_stages, with_least_end
 from planner.search.options import Option
 from planner.search.stages import StageChoice, StageProblem, path_bound_s, solve_stages
 from planner.simulator import StageTimes, simulate
@@ -138,3 +139,17 @@ def test_ranges_that_do_not_join_are_infeasible() -> None:
     assert solve_stages(StageProblem((several, (StageChoice(3, 4, option),) * 2), **frame)).chosen == ()
     assert solve_stages(StageProblem((several, ()), **frame)).status == "infeasible"
     assert balance_stages(apart.choices) is None
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize("seed", range(25, 45))
+def test_the_least_end_changes_no_solution(seed: int, schedule: str) -> None:
+    """Ends of 0 to 3 s differ between options; raised to what every solution comes to, all solutions cost the same."""
+    problem = random_problem(seed, schedule)
+    draw = np.random.default_rng(seed)
+    ends = [[replace(c, option=replace(c.option, extras_s=draw.uniform(0, 3))) for c in of] for of in problem.choices]
+    problem = replace(problem, choices=tuple(map(tuple, ends)))
+    raised = with_least_end(problem)
+    before = [path_bound_s(problem, options_of(chosen)) for chosen in joined(problem)]
+    assert [path_bound_s(raised, options_of(chosen)) for chosen in joined(raised)] == before
+    assert Floors(problem).bottleneck_s() <= Floors(raised).bottleneck_s() <= min(before) * (1.0 + 1e-9)

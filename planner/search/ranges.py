@@ -1,0 +1,104 @@
+"""Which layers each pipeline rank might hold, and which of that a step time leaves whatever memory there is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import pairwise
+from math import ceil
+
+import numpy as np
+
+from costmodel.layouts import Assignment, even_split
+from costmodel.price import PricedLayers, sum_work
+from costmodel.schedules import SCHEDULES
+from costmodel.stages import stages_of
+from planner.problem import Problem
+from planner.search.bounds import MAX_SHIFT
+
+Range = tuple[int, int, int]
+"""(rank, start, stop): a pipeline rank and the layers [start, stop) it might hold."""
+
+ROUNDING = 1.0 + 1e-9
+
+
+def list_ranges(problem: Problem, layers: PricedLayers) -> dict[Range, tuple[int, ...]]:
+    """{range: layers by kind} of all that lies near the even split, for rows that share layer costs."""
+    kinds, num_kinds = problem.kinds, problem.num_kinds
+    layout = layers.layouts.row(0)
+    total, pp = len(kinds), layout.pp
+    prefix = np.zeros((total + 1, num_kinds), np.int64)
+    for index, kind in enumerate(kinds):
+        prefix[index + 1] = prefix[index]
+        prefix[index + 1, kind] += 1
+    if problem.pinned.lengths:
+        ends = np.concatenate([[0], np.cumsum(problem.pinned.lengths)]).tolist()
+        return {
+            (rank, start, stop): tuple((prefix[stop] - prefix[start]).tolist())
+            for rank, (start, stop) in enumerate(pairwise(ends))
+        }
+    shift = _shift(problem, layers) if problem.setting.runtime.uneven_stages else 0
+    cuts = np.concatenate([[0], np.cumsum(even_split(total, pp))])
+    found = []
+    for rank in range(pp):
+        starts = [0] if rank == 0 else range(cuts[rank] - shift, cuts[rank] + shift + 1)
+        stops = [total] if rank == pp - 1 else range(cuts[rank + 1] - shift, cuts[rank + 1] + shift + 1)
+        for start in starts:
+            for stop in stops:
+                if 0 <= start < stop <= total and abs((stop - start) - (cuts[rank + 1] - cuts[rank])) <= shift:
+                    found.append((rank, int(start), int(stop)))
+    where = np.array(found)
+    counts = (prefix[where[:, 2]] - prefix[where[:, 1]]).tolist()
+    return {key: tuple(own) for key, own in zip(found, counts, strict=True)}
+
+
+def _shift(problem: Problem, layers: PricedLayers) -> int:
+    """Boundaries may move as far as the heavier end weighs in layers, and one further."""
+    work = layers.forward[0] + layers.backward[0, :, 0]
+    ends, layer = float(work[problem.num_kinds :].max()), float(work[: problem.num_kinds].min())
+    return min(MAX_SHIFT, ceil(ends / max(layer, 1e-12)) + 1)
+
+
+def ranges_in_time(
+    layers: PricedLayers, ranges: Mapping[Range, tuple[int, ...]], policies: tuple[int, ...], limit_s: float
+) -> dict[Range, tuple[int, ...]]:
+    """Of ``ranges`` of one stage a rank those that joined ranges within ``limit_s`` of makespan could have.
+
+    Every layer runs under its fastest policy, so no placement that is left out meets the limit. The path is that of
+    reaching a stage, all its micro-batches, and draining, (4) in ``planner.search.stages``: before a stage lies the
+    least of all ways there of which every stage meets the limit. Empty when no ranges join.
+    """
+    one, layout = layers.take(np.zeros(1, np.intp)), layers.layouts.row(0)
+    name, pp = layers.layouts.schedule_name(0), layout.pp
+    rank, start, stop = np.array(list(ranges)).T
+    held = np.array(list(ranges.values()))
+    stages = stages_of(name, pp, 1)
+    kinds = np.arange(held.shape[1])
+    counts = np.zeros((1, *held.shape, layers.costs.num_policies))
+    fastest = np.array(policies)[layers.backward[0, :-2][:, list(policies)].argmin(axis=1)]
+    counts[0][:, kinds, fastest] = held
+    once = np.ones_like(rank)[None]
+    work = sum_work(one, Assignment(counts, rank[None], once, stages.embedding[None, rank], stages.head[None, rank]))
+    work_s = (work.forward_pass_s + work.backward_pass_s)[0]
+    split = SCHEDULES[name].splits_backward
+    way_s = work.forward_pass_s[0] if split else work_s
+    sends_s = (1.0 if split else 2.0) * float(layers.edge_s[0])
+    before_s = np.full((pp + 1, int(stop.max()) + 1), np.inf)
+    before_s[0, 0] = 0.0
+    meets = np.zeros(len(rank), bool)
+    of_rank = [np.flatnonzero(rank == at) for at in range(pp)]
+    for at, own in enumerate(of_rank):
+        reach_s = before_s[at, start[own]]
+        soon = np.isfinite(reach_s) & (
+            reach_s + at * sends_s + layout.num_microbatches * work_s[own] <= limit_s * ROUNDING
+        )
+        own, reach_s = own[soon], reach_s[soon]
+        meets[own] = True
+        np.minimum.at(before_s[at + 1], stop[own], reach_s + way_s[own])
+    # Of those, ranges from which the last layer is reached: from the last rank back.
+    ends = np.zeros(before_s.shape[1], bool)
+    ends[-1] = True
+    for own in reversed(of_rank):
+        meets[own] &= ends[stop[own]]
+        ends = np.zeros_like(ends)
+        ends[start[own[meets[own]]]] = True
+    return {key: own for (key, own), kept in zip(ranges.items(), meets.tolist(), strict=True) if kept}
