@@ -3,9 +3,9 @@
 python benchmarks/proof.py                                         200 instances, 10,000 layouts
 python benchmarks/proof.py --instances 50 --layouts 0 --any-mix    also what any mix of policies would gain
 
-Instances are small and drawn at random, every kind of choice among them (tests/planner/search/drawn.py). The answer is
-held against every layout, every split and every mix of policies (tests/planner/search/exhaustive.py). Exit status 1 on
-any violation.
+Instances are small and drawn at random, every kind of choice among them (tests/planner/search/drawn_instances.py). The
+answer is held against every layout, every split and every mix of policies (tests/planner/search/exhaustive.py). Exit
+status 1 on any violation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ EQUAL = 1e-6
 
 def check_answers(count: int, seed: int, any_mix: bool) -> list[Any]:
     """Instances one after another, those that are too large to try everything left out."""
-    from drawn import draw_instance
+    from drawn_instances import draw_instance
     from exhaustive import TooLarge
     from proof import check_answer
 
@@ -46,7 +46,7 @@ def check_answers(count: int, seed: int, any_mix: bool) -> list[Any]:
 
 
 def check_bounds(count: int, seed: int) -> list[Any]:
-    from drawn import draw_instance
+    from drawn_instances import draw_instance
     from proof import check_layouts
 
     found: list[Any] = []

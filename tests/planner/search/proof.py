@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
-from drawn import MOST_ROWS, Instance, open_policies, settled
+from drawn_instances import MOST_ROWS, Instance, open_policies, settled
 from exhaustive import TooLarge, best_placement, kept_of, random_placement
 from small_instances import price_space
 from small_mixed import best_of_all, run_of, splits
