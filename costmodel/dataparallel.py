@@ -61,13 +61,13 @@ def estimate_gather_jitter(setting: Setting, layouts: Layouts) -> Column:
 
 def estimate_step_extras(
     setting: Setting, network: Network, layouts: Layouts, params: LocalParams, rank: IntColumn, layers: Column,
-    forward_s: Column, backward_s: Column, alike: IntColumn | None = None,
+    forward_s: Column, backward_s: Column, alike: IntColumn | None = None, hiding_layers: Column | None = None,
 ) -> StepExtras:  # fmt: skip
     """Gradient reduction, parameter gathers and the update of every rank.
 
     ``forward_s``, ``backward_s``: [n, S] one micro-batch on the rank: the compute that traffic may hide behind.
     ``layers``: [n, S] layers on the rank; the first gather and the last reduction, one layer's worth, never hide.
-    ``alike``: as ``GroupTraffic`` takes it.
+    ``alike``: as ``GroupTraffic`` takes it. ``hiding_layers``: how many layers say what hides, by default ``layers``.
     Stage 0: all-reduce. Stages 1-2: reduce-scatter once (stage 2: every micro-batch where the runtime does; stage 1: an
     all-reduce where the runtime does), gather once. Stage 3: gather for each forward and backward, reduce-scatter for
     each backward. Where a pipeline defers all that, one reduction; and stage 3 gathers for the forwards before the
@@ -91,7 +91,7 @@ def estimate_step_extras(
     backward_gathers = np.where(regathers, np.where(deferred, after, m), 0.0)
     once = np.ones_like(forward_gathers)
     counts = Passes(forward_gathers, backward_gathers, once, reductions, once)
-    first = 1.0 - 1.0 / np.maximum(layers, 1.0)
+    first = 1.0 - 1.0 / np.maximum(layers if hiding_layers is None else hiding_layers, 1.0)
 
     hidden_forward = np.minimum(overlap.param_gather * first * one.gather, forward_s)
     hidden_reduce = np.minimum(overlap.grad_reduce * first * one.reduce, backward_s)

@@ -216,9 +216,22 @@ def extras_floor_s(
         :, None
     ]
     extras = estimate_step_extras(
-        layers.setting, layers.network, layers.layouts, params, assignment.rank, most, forward_s, backward_s, alike
-    )
+        layers.setting, layers.network, layers.layouts, params, assignment.rank, fewest_layers(layers, kinds),
+        forward_s, backward_s, alike, hiding_layers=most,
+    )  # fmt: skip
     return np.asarray(extras.exposed_s[:, 0])
+
+
+def fewest_layers(layers: PricedLayers, kinds: list[int], shift: float = 2.0 * MAX_SHIFT + 1.0) -> Column:
+    """[n, 1] layers whose collectives a rank with the mean rank's parameters has at least, ends moved by ``shift``.
+
+    Equal layers cost alike: where there is one kind the worst rank is no better than the mean. Where there are several
+    the parameters may lie in a few large layers.
+    """
+    mean = len(kinds) * count_copies(layers.layouts) / layers.layouts.pp
+    if len(set(kinds)) > 1:
+        mean = np.where(layers.layouts.pp > 1, np.maximum(mean - shift, 1.0), mean)
+    return np.asarray(mean)[:, None]
 
 
 def placeable_worth(

@@ -29,7 +29,7 @@ from costmodel.pipeline import (
 )
 from costmodel.price import PricedLayers
 from costmodel.state import estimate_local_params, estimate_state_bytes
-from planner.search.bounds import mean_rank, placeable_worth
+from planner.search.bounds import fewest_layers, mean_rank, placeable_worth
 from planner.search.groups.rows import MixedRows
 
 BISECTIONS = 12
@@ -66,10 +66,11 @@ def estimate_after_s(rows: MixedRows, policies: tuple[int, ...]) -> Column:
         slowest = table.backward[:, :, list(policies)].max(axis=2)
         forward_s = all_layers * table.forward[:, :kinds].max(axis=1) + table.forward[:, kinds:].sum(axis=1)
         backward_s = all_layers * slowest[:, :kinds].max(axis=1) + table.backward[:, kinds:, 0].sum(axis=1)
-        layers = np.full((len(rows), 1), all_layers)
+        # Any range of layers is open to any rank.
+        fewest = fewest_layers(table, problem.kinds, shift=all_layers)
         extras = estimate_step_extras(
-            table.setting, table.network, rows.layouts, params, assignment.rank, layers,
-            forward_s[:, None], backward_s[:, None],
+            table.setting, table.network, rows.layouts, params, assignment.rank, fewest,
+            forward_s[:, None], backward_s[:, None], hiding_layers=np.full((len(rows), 1), all_layers),
         )  # fmt: skip
         after.append(extras.exposed_s[:, 0])
     return np.asarray(np.min(after, axis=0))

@@ -22,6 +22,7 @@ from planner.constraints.techniques import optimizer_technique
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.offload import ShareSizes, shares_offload
+from planner.search.pinned import pin_costs, with_pins
 from planner.search.policies import policy_sets
 from planner.search.space import enumerate_layouts
 
@@ -165,7 +166,10 @@ def price_space(request: Request) -> tuple[Problem, PricedLayers]:
     policies = tuple(sorted({policy for one in policy_sets(request) for policy in one}))
     if shares_offload(request):
         budget_bytes = claim_budget_bytes(problem.setting, request.fit_probability)
-        rows, shares = ShareSizes(request, problem, policies, budget_bytes).of(layers)
+        # Shares are sized for layers as pins leave them.
+        pinned = with_pins(request, problem, policies)
+        held = pin_costs(price_layers(pinned.setting, pinned.network, layers.layouts), pinned.pinned)
+        rows, shares = ShareSizes(request, pinned, policies, budget_bytes).of(held)
         sized = replace(layers.layouts.take(rows), optimizer_offload=shares)
         layouts = Layouts.concatenate([layers.layouts, sized])
         layers = replace(layers, layouts=layouts, index=np.concatenate([layers.index, layers.index[rows]]))

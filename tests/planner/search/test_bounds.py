@@ -198,6 +198,22 @@ def test_a_wide_vocabulary_gathered_at_once_respects_the_bounds(vocab: int, defe
             check_tight(sample, [step], claim_bytes(evaluated), evaluated.step_time_s * 1.001)
 
 
+@pytest.mark.parametrize("shape", ["dense", "unlike"])
+def test_no_floor_counts_more_collectives_than_a_rank_has_layers(shape: str) -> None:
+    """Small layers, so that latency is most of what reductions and gathers take: some rank waits as long at least."""
+    model = build_model(shape, num_layers=7, hidden=256, vocab=1000)
+    request = build_request(model, 8, gpus_per_node=2, global_batch_size=32, fixed={"pp": 2, "tp": 1, "zero_stage": 3})
+    sample = sample_rows(request, Random(0), 40)
+    even = tuple(even_split(7, 2))
+    for row in range(len(sample.layers.layouts)):
+        one = sample.row(row)
+        if one.layouts.vpp[0] > 1 or one.layouts.schedule_name(0) not in ("1f1b", "gpipe", "zb-h1"):
+            continue
+        placement = Placement(one.layouts.row(0), one.layouts.schedule_name(0), even, (0,) * 7)
+        exposed_s = evaluate(sample.problem, placement, layers=one).priced.extras.exposed_s
+        assert sample.after_s[row] <= exposed_s.max() * ROUNDING, placement
+
+
 def test_bounds_stay_finite_without_a_head() -> None:
     """An encoder's missing head takes no time at all where the host launches whole graphs."""
     runtime = load_runtime("torch")

@@ -11,6 +11,9 @@ from exhaustive import TooLarge
 from proof import check_answer, check_layouts
 from small_instances import build_model, build_request
 
+LEAN = 18
+"""An instance of interleaved stages of unlike lengths, one layer of them pinned, and hardly any memory."""
+
 
 @pytest.mark.parametrize("seed", range(4 * len(KINDS)))
 def test_answers_equal_trying_everything(seed: int) -> None:
@@ -52,3 +55,10 @@ def test_a_split_that_no_path_tells_apart_is_found_on_the_timeline() -> None:
     assert not answer.wrong
     assert answer.status == "proven"
     assert answer.excess < 1e-9
+
+
+def test_the_leanest_mixes_of_several_stages_are_tried_last() -> None:
+    """An order keeps mixes longer than the mean of their stages; of those with less memory only the leanest fits."""
+    answer = check_answer(draw_instance(LEAN))
+    assert answer.step_s < float("inf")
+    assert not answer.wrong, (answer.step_s, answer.best_s)
