@@ -30,7 +30,7 @@ CASES: dict[str, dict[str, Any]] = {
     "llama-8b/8": {"model": "llama-8b", "gpus": 8},
     "gemma-3-27b/64": {"model": "gemma-3-27b", "gpus": 64},
     "llama-70b/64": {"model": "llama-70b", "gpus": 64},
-    "llama-70b 1M/256": {"model": "llama-70b", "gpus": 256, "seq_len": 2**20, "global_batch_size": 4},
+    "llama-70b 1M/256": {"model": "llama-70b", "gpus": 256, "seq_len": 2**20, "global_batch_size": 4, **MEGATRON},
     "nemotron-h-8b/64": {"model": "nemotron-h-8b", "gpus": 64, **MEGATRON},
     "32 h100 + 64 a100": {"model": "llama-70b", "cluster": NODES},
     "mixtral-8x22b/256": {"model": "mixtral-8x22b", "gpus": 256, **MEGATRON},
