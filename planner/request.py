@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from costmodel.calibration.store import load_fit
@@ -21,8 +20,7 @@ from costmodel.schema.plan import Plan, PlanConstraints
 from costmodel.schema.runtime import Runtime
 from costmodel.schema.workload import Workload
 from planner.constraints import (
-    LayerPin,
-    Limit,
+    Constraints,
     check_agreement,
     check_request,
     check_runtime,
@@ -32,16 +30,12 @@ from planner.constraints import (
 from planner.workload import build_workload
 
 
-@dataclass(frozen=True)
-class Request:
-    """What to plan for, and within which limits.
+@dataclass(frozen=True, kw_only=True)
+class Request(Constraints):
+    """What to plan for, and within which limits: what the user took out of the search's hands, and the rest.
 
     ``device``: of the cluster's first group of nodes; ``other_devices``: of its further unlike groups, in order.
-    ``fixed``: degrees and choices that the layout must have; ``pins``: the same for some of its layers; ``limits``:
-    between what others must lie. ``forbidden``: techniques it must not use.
-    ``allowed``: techniques that change what is computed and may be used all the same.
-    ``free_bytes``: memory of each device that is held free, already taken from ``device``.
-    ``schedules``: the only ones to consider, None = the runtime's. ``synthesize``: look for an order of passes too.
+    ``free_bytes``: already taken from ``device``.
     ``fit_probability``: the least P(fits) of a feasible layout. ``gap``: stop when (best - bound) / best is below.
     ``within_s``: layouts whose step takes no less are no answer, and are not looked for.
     ``robust``: the best plan under what is not known of the model's figures, not the fastest by mean.
@@ -55,14 +49,6 @@ class Request:
     runtime: Runtime
     calibration: Calibration | None = None
     fit: Fit = NO_FIT
-    fixed: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    pins: tuple[LayerPin, ...] = ()
-    limits: Mapping[str, Limit] = field(default_factory=lambda: MappingProxyType({}))
-    forbidden: frozenset[str] = frozenset()
-    allowed: frozenset[str] = frozenset()
-    schedules: tuple[str, ...] | None = None
-    synthesize: bool = False
-    free_bytes: float = 0.0
     fit_probability: float = 0.95
     gap: float = 0.01
     time_limit_s: float = 60.0

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import inf
 
-from costmodel.schema.errors import Infeasible, SolverTimeout
 from costmodel.schema.plan import Plan
 from planner.assemble import build_plan
 from planner.constraints.words import words_of
 from planner.evaluate import Evaluated, evaluate
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.find import RELAXATIONS, certify
+from planner.search.certificate import RELAXATIONS, certify, refuse_unanswered
 from planner.search.groups.alone import say_alone
 from planner.search.groups.best_first import search_mixed
 from planner.search.groups.infeasible import explain_mixed
@@ -35,14 +33,7 @@ def find_mixed(request: Request, problem: Problem, on_progress: Callable[[Progre
     outcome, run = search_mixed(request, problem, on_progress)
     best = outcome.best
     if best is None or run is None:
-        if outcome.stopped:
-            raise SolverTimeout(
-                f"the time limit of {request.time_limit_s:g} s came before any layout was found that fits",
-                outcome.bound_s,
-                "raise --time-limit, or narrow the space with --fix",
-            )
-        if len(outcome.layouts) and request.within_s < inf:
-            raise Infeasible(f"no layout that fits takes a step in less than {request.within_s:.3g} s")
+        refuse_unanswered(outcome, len(outcome.layouts), request)
         raise explain_mixed(request, outcome, run.held if run is not None else 0.0)
     step_s = best.step_time_s
 
