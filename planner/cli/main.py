@@ -9,7 +9,20 @@ from collections.abc import Sequence
 import typer
 
 from costmodel.schema.errors import Infeasible, ParlayError
-from planner.cli import calibrate, catalogs, explain, predict, run, schedule, search, sensitivity, show, trace, validate
+from planner.cli import (
+    calibrate,
+    catalogs,
+    explain,
+    predict,
+    run,
+    schedule,
+    search,
+    sensitivity,
+    show,
+    trace,
+    ui,
+    validate,
+)
 
 USAGE_ERROR: type[BaseException] = typer.BadParameter.__mro__[2]
 """Base of what the option parser raises; typer keeps its name private, and it has ``format_message()``."""
@@ -42,6 +55,7 @@ def build_app() -> typer.Typer:
     app.command("gpus")(catalogs.gpus)
     app.command("runtimes")(catalogs.runtimes)
     app.command("constraints")(catalogs.constraints)
+    app.command("ui")(ui.ui)
     return app
 
 

@@ -1,0 +1,60 @@
+"""Answers: questions searched once, and remembered for all who ask the same of this process."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from threading import Lock
+
+from costmodel.schema.plan import Plan
+from planner.decisions.question import Question as RunQuestion
+from planner.decisions.question import build_question
+from planner.decisions.training import estimate_training
+from planner.request import Request
+from planner.search.find import find_plan
+from planner.search.run import Progress
+from ui.question import Question
+
+REMEMBERED = 64
+"""Answers kept; the one not asked for longest goes first."""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question, the request that it means, and the plan that was found, with its training run."""
+
+    question: Question
+    request: Request
+    plan: Plan
+
+    @property
+    def run(self) -> RunQuestion:
+        """The training run that was asked about."""
+        return run_question(self.question)
+
+
+_answers: OrderedDict[Question, Answer] = OrderedDict()
+_lock = Lock()
+
+
+def find_answer(question: Question, request: Request, on_progress: Callable[[Progress], None] | None = None) -> Answer:
+    """The plan of a question. Raises what ``find_plan`` and ``build_question`` raise; that is not remembered."""
+    with _lock:
+        known = _answers.get(question)
+        if known is not None:
+            _answers.move_to_end(question)
+            return known
+    run = run_question(question)
+    plan = find_plan(request, on_progress)
+    answer = Answer(question, request, plan.model_copy(update={"training": estimate_training(plan, run)}))
+    with _lock:
+        _answers[question] = answer
+        while len(_answers) > REMEMBERED:
+            _answers.popitem(last=False)
+    return answer
+
+
+def run_question(question: Question) -> RunQuestion:
+    """Tokens and price as typed. Raises InvalidSpec, naming option and value."""
+    return build_question(tokens=question.tokens or None, price=question.price or None)

@@ -1,0 +1,1 @@
+"""The figures, one module each idea; ``ui/charts.py`` lists them all."""

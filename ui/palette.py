@@ -1,0 +1,62 @@
+"""Colours and the look of every figure: told apart with any colour vision, on a light and on a dark page.
+
+Source: Okabe and Ito 2008, "Color Universal Design", without its yellow and black, which one of the two pages hides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import plotly.graph_objects as go
+
+BLUE, ORANGE, GREEN, VERMILION, PINK, SKY, GREY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C8C",
+)  # fmt: skip
+
+CYCLE = (BLUE, ORANGE, GREEN, VERMILION, PINK, SKY, GREY)
+"""In order, for groups that have no colour of their own."""
+
+GRID = "rgba(128, 128, 128, 0.22)"
+FAINT = "rgba(128, 128, 128, 0.14)"
+"""Seen on both pages without being looked at."""
+
+COMPUTE, COMMUNICATION, WAITING, STATE = (BLUE, SKY), (VERMILION, ORANGE, PINK), GREY, GREEN
+
+TERMS: dict[str, str] = {
+    "gemm": BLUE, "attention": SKY, "elementwise": "#4B6A88", "host": "#A6BDD1", "recompute": PINK,
+    "tp": VERMILION, "cp": "#B2182B", "ep": "#8C510A", "dp": ORANGE, "pp": "#F0C05A", "bubble": GREY,
+    "optimizer": GREEN, "activation_offload": "#5AB4AC", "activation_casts": "#80CDC1",
+    "optimizer_offload": "#01665E", "jitter": "#BDBDBD", "shared_cores": "#636363",
+}  # fmt: skip
+"""Each term of a step's time: computing blue, communication red to yellow, state green, waiting grey."""
+
+PARTS: dict[str, str] = {
+    "params": BLUE, "grads": SKY, "optimizer": GREEN, "activations": ORANGE, "logits": PINK, "gathered": VERMILION,
+    "working": "#8C510A", "pending": "#5AB4AC", "buffers": "#BDBDBD",
+}  # fmt: skip
+"""Each part of a device's memory."""
+
+
+def colours_of(names: Iterable[str], known: dict[str, str]) -> dict[str, str]:
+    """A colour for every name: its own where it has one, the next of ``CYCLE`` otherwise."""
+    names = list(names)
+    others = iter(range(len(names)))
+    return {name: known.get(name) or CYCLE[next(others) % len(CYCLE)] for name in names}
+
+
+def styled(figure: go.Figure, *, height: int, **layout: Any) -> go.Figure:
+    """The figure with the house's look. Text colours are left to the page, light or dark."""
+    figure.update_layout(
+        height=height,
+        margin={"l": 8, "r": 8, "t": 8, "b": 8},
+        paper_bgcolor="rgba(0,0,0,0)",
+        plot_bgcolor="rgba(0,0,0,0)",
+        legend={"orientation": "h", "y": -0.18, "x": 0, "yanchor": "top", "traceorder": "normal"},
+        hoverlabel={"align": "left"},
+        uirevision="keep",
+    )
+    figure.update_xaxes(gridcolor=GRID, zeroline=False, automargin=True)
+    figure.update_yaxes(gridcolor=GRID, zeroline=False, automargin=True)
+    figure.update_layout(**layout)
+    return figure

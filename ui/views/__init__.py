@@ -1,0 +1,1 @@
+"""The pages, one module each: ``show(answer)`` draws an answer."""
