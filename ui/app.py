@@ -10,6 +10,7 @@ from costmodel.schema.errors import Infeasible, ParlayError
 from planner.search.run import Progress
 from ui.answers import Answer, find_answer
 from ui.choose import Sidebar, said
+from ui.parts import tighten
 from ui.views import alternatives, answer, trust, why
 
 PAGES: tuple[tuple[str, str, Callable[[Answer], None]], ...] = (
@@ -30,6 +31,7 @@ def main() -> None:
         ],
         position="top",
     )
+    tighten()
     page.run()
 
 

@@ -1,22 +1,20 @@
-"""Answer: the layout in a line, the figures that decide with their intervals, and the plan to take away."""
+"""Answer: the layout in a line and in words, the figures that decide with their intervals, the plan to take away."""
 
 from __future__ import annotations
-
-import json
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from costmodel.schema.plan import Plan
-from planner.evaluate import evaluate
-from planner.placement import Placement
-from planner.problem import Problem
 from planner.report.command import plan_command
 from planner.report.line import devices_words, layout_words
+from planner.report.proof import LEAST_GAP
+from planner.report.terms import label
 from planner.report.units import count, digits, gibibytes, percent, plural, seconds
-from ui import charts
+from ui import charts, downloads
 from ui.answers import Answer
 from ui.parts import chart
+from ui.words import in_sentences, spanned
 
 
 def show(answer: Answer) -> None:
@@ -26,31 +24,30 @@ def show(answer: Answer) -> None:
     _figures(plan)
     left, right = st.columns(2, gap="large")
     with left:
-        st.subheader("Where a step's time goes")
+        st.subheader("Where a step's time goes", anchor=False)
         chart(charts.step_time(plan), "step_time")
     with right:
-        st.subheader("Memory of each pipeline rank")
+        st.subheader("What fills the memory", anchor=False)
         chart(charts.memory(plan), "memory")
-    _proof(plan)
+        _proof(plan)
+    _runners_up(plan)
     _take(plan)
+    _small_print(plan)
 
 
 def _layout(plan: Plan) -> None:
-    layout, workload = plan.layout, plan.workload
+    workload = plan.workload
     st.caption(
         f"**{plan.model.name}** on **{devices_words(plan.cluster)}** ({plan.cluster.spec.name}) with {plan.runtime}:"
         f" {workload.seq_len:,} tokens × {plural(workload.global_batch_size, 'sequence')} a step, {workload.precision}"
     )
-    st.header(layout_words(layout), anchor=False)
-    st.markdown(
-        f"{plural(layout.num_microbatches, 'micro-batch')} of {plural(layout.micro_batch_size, 'sequence')} a rank,"
-        f" schedule **{plan.pipeline.schedule}**"
-    )
-    st.code(plan_command(plan), language="bash", wrap_lines=True)
+    st.title(layout_words(plan.layout), anchor=False)
+    st.markdown(" ".join(in_sentences(plan)))
+    st.code(plan_command(plan), language=None, wrap_lines=True)
 
 
 def _figures(plan: Plan) -> None:
-    """A tile for each figure, its interval below: rates move against the step's time, costs with it."""
+    """A tile for each figure, its 90% interval below: rates move against the step's time, costs with it."""
     prediction, step = plan.prediction, plan.prediction.step_time_s
     memory, training = prediction.memory, plan.training
     tiles = [
@@ -60,21 +57,15 @@ def _figures(plan: Plan) -> None:
     ]
     if training is not None:
         tiles.append((f"{count(training.tokens)} tokens", seconds, training.time_s.mean, +1))
-        tiles.append(
-            ("GPU-hours", count, training.device_hours, +1)
-            if training.cost is None
-            else ("Cost", count, training.cost, +1)
-        )
+        tiles.append(("GPU-hours", count, training.device_hours, +1))
+        if training.cost is not None:
+            tiles.append(("Cost", count, training.cost, +1))
     columns = st.columns(len(tiles) + 1)
     for column, (name, words, figure, sign) in zip(columns, tiles, strict=False):
         low, high = sorted(figure * (bound / step.mean) ** sign for bound in (step.low, step.high))
-        _tile(column, name, words(figure), f"{words(low)} – {words(high)}")
-    _tile(
-        columns[-1],
-        "P(fits)",
-        percent(memory.fits_probability),
-        f"{gibibytes(memory.peak_bytes_per_device)} of {gibibytes(memory.capacity_bytes)} GiB",
-    )
+        _tile(column, name, words(figure), spanned(words(low), words(high)))
+    used, there = (gibibytes(size) for size in (memory.peak_bytes_per_device, memory.capacity_bytes))
+    _tile(columns[-1], "P(fits)", percent(memory.fits_probability), f"{used} of {there} GiB")
 
 
 def _tile(column: DeltaGenerator, name: str, value: str, below: str) -> None:
@@ -83,28 +74,57 @@ def _tile(column: DeltaGenerator, name: str, value: str, below: str) -> None:
 
 
 def _proof(plan: Plan) -> None:
+    """How far from the best the answer can be, in a sentence."""
     proof = plan.certificate
-    gap = "" if proof.gap is None else f", at most {percent(proof.gap)} from the best there can be"
-    st.caption(
-        f"{proof.status.capitalize()}{gap}: {proof.considered:,} layouts considered, {proof.evaluated:,} simulated,"
-        f" in {seconds(proof.wall_s)}."
+    verdict = {"proven": "Proven", "bounded": "Bounded", "stopped": "Stopped at the time limit"}[proof.status]
+    if proof.gap is None:
+        sure = f"{verdict}, without a bound on how much better another layout could be"
+    elif proof.gap < LEAST_GAP:
+        sure = f"{verdict}: no layout of the space is faster"
+    else:
+        sure = f"{verdict}: no layout of the space is more than {percent(proof.gap)} faster"
+    st.info(
+        f"{sure}. {proof.considered:,} layouts were considered and {proof.evaluated:,} simulated in"
+        f" {seconds(proof.wall_s)}.",
+        icon=":material/verified:",
+    )
+
+
+def _runners_up(plan: Plan) -> None:
+    if not plan.alternatives:
+        return
+    st.subheader("Why not another", anchor=False)
+    best_s = plan.prediction.step_time_s.mean
+    st.table(
+        {
+            "slower": [f"{(other.step_time_s / best_s - 1) * 100:+.1f}%" for other in plan.alternatives],
+            "GiB": [gibibytes(other.memory_bytes) for other in plan.alternatives],
+            "layout": [f"**{other.line}**" for other in plan.alternatives],
+            "what makes it worse": [other.reason for other in plan.alternatives],
+        },
+        border="horizontal",
+        hide_index=True,
     )
 
 
 def _take(plan: Plan) -> None:
-    st.subheader("Take it", divider="gray")
-    name = f"{plan.model.name}-{plan.cluster.num_devices}"
-    left, right, _ = st.columns([1, 1, 3])
-    left.download_button(
-        "Plan", plan.model_dump_json(indent=1) + "\n", f"{name}.plan.json", "application/json",
-        icon=":material/download:", width="stretch", on_click="ignore",
-    )  # fmt: skip
-    right.download_button(
-        "Trace", lambda: _trace(plan), f"{name}.trace.json", "application/json",
-        icon=":material/timeline:", width="stretch", on_click="ignore", help="The simulated step; Perfetto opens it.",
-    )  # fmt: skip
+    st.subheader("Take it", anchor=False)
+    for column, file in zip(st.columns(4), downloads.files_of(plan), strict=False):
+        column.download_button(
+            file.label, file.content, file.name, file.mime,
+            icon=":material/download:", width="stretch", on_click="ignore", help=file.says, key=file.label,
+        )  # fmt: skip
 
 
-def _trace(plan: Plan) -> str:
-    evaluated = evaluate(Problem.from_plan(plan), Placement.from_plan(plan), plan.schedule())
-    return json.dumps(evaluated.simulation.trace().to_chrome())
+def _small_print(plan: Plan) -> None:
+    left, right = st.columns(2, gap="large")
+    with left.expander("Worth knowing", icon=":material/lightbulb:", expanded=bool(plan.notes)):
+        st.markdown("\n".join(f"- {note}" for note in plan.notes) or "Nothing beyond the figures above.")
+    with right.expander(f"{plural(len(plan.prediction.assumptions), 'assumption')}", icon=":material/rule:"):
+        st.markdown("\n".join(f"- {sentence}" for sentence in plan.prediction.assumptions))
+    ruled_out = {label(rule): number for rule, number in plan.certificate.pruned.items() if number}
+    with left.expander("How the others were ruled out", icon=":material/filter_alt:"):
+        st.markdown("\n".join(f"- {number:,} by {rule}" for rule, number in ruled_out.items()) or "None was.")
+    with right.expander("In what the proof is loose", icon=":material/balance:"):
+        found = plan.certificate.relaxations
+        st.markdown("\n".join(f"- **{label(one.name)}**: {one.effect}" for one in found) or "In nothing.")

@@ -1,0 +1,102 @@
+"""The Answer page: what it says of a plan, in words, figures and files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import pytest
+
+from costmodel.schema.plan import Plan
+from planner.request import build_request
+from planner.search.find import find_plan
+from ui import answers, charts
+from ui.cluster_text import cluster_text
+from ui.downloads import files_of
+from ui.question import Question
+from ui.words import in_sentences, spanned
+
+
+@pytest.fixture(scope="module")
+def pipelined() -> Plan:
+    fix = (
+        "tp=2,pp=4,vpp=2,cp_ring=2,ep=2,dp_replicate=1,micro_batch_size=1,sequence_parallel=true,recompute=selective",
+    )
+    return find_plan(
+        build_request("mixtral-8x7b", 32, seq_len=4096, global_batch_size=64, runtime="megatron", fix=fix, top=0)
+    )
+
+
+def test_sentences_name_everything_that_is_split(pipelined: Plan) -> None:
+    said = " ".join(in_sentences(pipelined))
+    for words in (
+        "cut into a pipeline of 8 stages of 4 layers, 2 of them a rank",
+        "the schedule interleaved-1f1b",
+        "split over 2 GPUs (tensor parallel), and so is the sequence",
+        "over 2 GPUs (context parallel: 2 in a ring)",
+        "experts of a layer are spread over 2 groups",
+        "2 ranks work on different sequences",
+        "32 micro-batches of 1 sequence a step",
+        "Of 32 layers the backward recomputes 32 in part (selective)",
+    ):
+        assert words in said
+
+
+def test_sentences_leave_out_what_is_not_there() -> None:
+    said = " ".join(in_sentences(find_plan(build_request("tiny", 1, gpu="cpu", top=0))))
+    assert "pipeline" not in said
+    assert "parallel" not in said
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "whole"),
+    [
+        ("143 days", "217 days", "143 – 217 days"),
+        ("51.3 s", "2 min 5 s", "51.3 s – 2 min 5 s"),
+        ("38.9%", "58.8%", "38.9 – 58.8%"),
+        ("844", "1,277", "844 – 1,277"),
+    ],
+)
+def test_a_unit_that_both_ends_share_is_said_once(low: str, high: str, whole: str) -> None:
+    assert spanned(low, high) == whole
+
+
+def test_files_are_what_the_command_line_reads(pipelined: Plan) -> None:
+    files = {file.label: file.content() for file in files_of(pipelined)}
+    assert Plan.model_validate_json(files["Plan"]) == pipelined
+    assert "Where the time goes" in files["Report"]
+    ranks = {event["pid"] for event in json.loads(files["Trace"])["traceEvents"]}
+    assert ranks == set(range(4))
+    assert len(list(csv.reader(io.StringIO(files["Schedule"])))) == 4
+
+
+def test_bars_of_time_sum_to_the_step(pipelined: Plan) -> None:
+    exposed, hidden = charts.step_time(pipelined).data
+    assert sum(exposed.x) == pytest.approx(pipelined.prediction.step_time_s.mean, rel=5e-3)
+    assert sum(hidden.x) > 0
+
+
+def test_bars_of_memory_sum_to_what_the_device_holds(pipelined: Plan) -> None:
+    bars = charts.memory(pipelined).data
+    for place, rank in enumerate(pipelined.prediction.memory.per_stage):
+        assert sum(bar.x[place] for bar in bars) * 2**30 == pytest.approx(rank.device_bytes)
+
+
+def test_an_answer_is_searched_once_and_the_oldest_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(answers, "REMEMBERED", 1)
+    first, other = (Question(model="tiny", gpu="cpu", gpus=1, global_batch_size=batch) for batch in (8, 16))
+    found = answers.find_answer(first, first.request())
+    assert answers.find_answer(first, first.request()) is found
+    answers.find_answer(other, other.request())
+    assert answers.find_answer(first, first.request()) is not found
+
+
+@pytest.mark.parametrize("gpu", ["h100", "mi300x", "gb200", "rtx4090"])
+def test_the_cluster_to_edit_is_the_one_that_was_planned_for(gpu: str) -> None:
+    usual = Question(gpu=gpu, gpus=64).request()
+    edited = Question(gpu="ignored", gpus=1, cluster=cluster_text(gpu, 64)).request()
+    assert edited.devices_said == usual.devices_said
+    assert [level.size for level in edited.cluster.network] == [level.size for level in usual.cluster.network]
+    inside = [[level.bytes_per_s for level in group.levels] for group in edited.cluster.groups]
+    assert inside == [[level.bytes_per_s for level in group.levels] for group in usual.cluster.groups]
