@@ -64,7 +64,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 COMMAND = ("--model", "llama-70b", "--gpus", "64")
 
-BLOCK = 4096
+BLOCK = 16384
 """Layouts priced at a time."""
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, reduce
-from typing import NamedTuple
+from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from costmodel.collectives import Collective, Network, Placement, estimate_placed_s, estimate_sent_bytes
+from costmodel.collectives import Collective, Network, Placement, estimate_placed_bytes, estimate_placed_s
 from costmodel.layouts import Column, Layouts
 from costmodel.ops import Setting
 from costmodel.owners import estimate_broadcasts_s
@@ -19,20 +18,17 @@ from costmodel.schema.workload import DTYPE_BYTES
 from costmodel.shards import ShardGroups, reduces_far_once, shard_groups
 from costmodel.state import LocalParams
 
+PassKind = Literal["gather", "regather", "update_gather", "reduce", "far_reduce"]
+"""Kinds of pass over a rank's parameters. ``gather``: before a forward, or, where parameters stay whole, of the updated
+ones. ``regather``: before a backward. ``update_gather``: of updated parameters whose shards are larger than the
+optimizer's. ``reduce``: of gradients; ``far_reduce``: of their shards beyond the ranks among which they were scattered,
+where that comes once a step.
+"""
 
-class Passes(NamedTuple):
-    """One column for each kind of pass over a rank's parameters: seconds, or bytes, or how many a step has.
+PASS_KINDS: tuple[PassKind, ...] = get_args(PassKind)
 
-    ``gather``: before a forward, or, where parameters stay whole, of the updated ones. ``regather``: before a backward.
-    ``update_gather``: of updated parameters whose shards are larger than the optimizer's. ``reduce``: of gradients;
-    ``far_reduce``: of their shards beyond the ranks among which they were scattered, where that comes once a step.
-    """
-
-    gather: Column
-    regather: Column
-    update_gather: Column
-    reduce: Column
-    far_reduce: Column
+Passes = dict[PassKind, Column]
+"""One column for each kind of pass: seconds, or bytes, or how many a step has; none of a kind that no row has."""
 
 
 @dataclass(frozen=True)
@@ -46,37 +42,28 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Group:
-    """Parameters of one kind, dense or expert, the ranks that share them, ``step`` [n, 1] apart, and their passes."""
+    """Parameters of one kind, dense or expert, the ranks that share them, ``step`` [n, 1] apart, and each pass's
+    collectives."""
 
     elements: Column
     param_bytes: Column
     ranks: ShardGroups
     step: Column
-    passes: tuple[tuple[_Step, ...], ...]
+    passes: dict[PassKind, tuple[_Step, ...]]
 
 
 @dataclass(frozen=True)
 class GroupTraffic:
-    """``layers``: [n, S] layers on a rank, which say how many collectives it takes where nothing is put in buckets.
-
-    ``alike``: [n] equal where rows have the same parameters, layers and groups, so that they are priced once; None:
-    each row is priced.
-    """
+    """``layers``: [n, S] layers on a rank, which say how many collectives it takes where nothing is put in buckets."""
 
     setting: Setting
     network: Network
     layouts: Layouts
     params: LocalParams
     layers: Column
-    alike: NDArray[np.int64] | None = None
 
     def estimate_s(self) -> Passes:
         """[n, S] seconds of each pass: in as many collectives as there are buckets, each with its latency."""
-        if self.alike is not None:
-            _, rows, back = np.unique(self.alike, return_index=True, return_inverse=True)
-            params = LocalParams(*(getattr(self.params, one.name)[rows] for one in fields(LocalParams)))
-            some = GroupTraffic(self.setting, self.network, self.layouts.take(rows), params, self.layers[rows])
-            return Passes(*(column[back] for column in some.estimate_s()))
         rules, launch_s = self.setting.runtime.state, self.setting.device.kernel_launch_s
         found = []
         for group in self._groups:
@@ -86,9 +73,9 @@ class GroupTraffic:
             def seconds(one: _Step, buckets: Column = buckets) -> Column:
                 return buckets * estimate_placed_s(one.place, one.kind, one.num_bytes / buckets, launch_s)
 
-            passes = _each_pass(group, seconds, np.zeros(self.params.dense.shape))
+            passes = _each_pass(group, seconds)
             if rules.broadcasts_owned:
-                passes = passes._replace(gather=np.where(self._stage <= 1, self._broadcast_s(group), passes.gather))
+                passes["gather"] = np.where(self._stage <= 1, self._broadcast_s(group), passes["gather"])
             found.append(passes)
         return _summed(found)
 
@@ -96,11 +83,9 @@ class GroupTraffic:
         """[n, S, L] bytes that one rank sends across each level in each pass."""
 
         def sent(one: _Step) -> Column:
-            num_bytes = estimate_sent_bytes(one.kind, one.num_bytes, one.place.size)
-            return np.asarray(num_bytes[..., None] * one.place.traffic_share)
+            return estimate_placed_bytes(one.place, one.kind, one.num_bytes)
 
-        nothing = np.zeros((*self.params.dense.shape, len(self.network.names)))
-        return _summed([_each_pass(group, sent, nothing) for group in self._groups])
+        return _summed([_each_pass(group, sent) for group in self._groups])
 
     def _broadcast_s(self, group: _Group) -> Column:
         """Updated parameters go out from the ranks that own whole tensors."""
@@ -144,52 +129,53 @@ class GroupTraffic:
             step = stride[:, None]
             param_bytes = np.where(self._stage >= 3, 1.0, trains) * elements * DTYPE_BYTES[workload.param_dtype]
             grad_bytes = trains * elements * DTYPE_BYTES[workload.grad_reduce_dtype]
-            passes = (*self._gathers(ranks, step, param_bytes), *self._reductions(ranks, step, grad_bytes))
+            passes = self._gathers(ranks, step, param_bytes) | self._reductions(ranks, step, grad_bytes)
             yield _Group(elements, param_bytes, ranks, step, passes)
 
-    def _gathers(self, ranks: ShardGroups, step: Column, param_bytes: Column) -> Iterator[tuple[_Step, ...]]:
+    def _gathers(self, ranks: ShardGroups, step: Column, param_bytes: Column) -> dict[PassKind, tuple[_Step, ...]]:
         """Before forwards, before backwards, and of what was updated; the latter two only where they differ."""
         sharded = self._stage >= 3
         size = np.where(sharded, ranks.params, ranks.optimizer)
-        gather = (_Step("all_gather", self._reached.place(size, step), param_bytes),)
-        yield gather
-        fewer = (ranks.between < ranks.params).any()
-        yield (_Step("all_gather", self._reached.place(ranks.between, step), param_bytes),) if fewer else gather
+        gather = again = (_Step("all_gather", self._reached.place(size, step), param_bytes),)
+        if (ranks.between < ranks.params).any():
+            again = (_Step("all_gather", self._reached.place(ranks.between, step), param_bytes),)
         beyond = np.where(sharded, ranks.optimizer / ranks.params, 1.0)
-        yield self._if_any("all_gather", beyond, step * ranks.params, param_bytes / ranks.params)
+        updated = self._if_any("all_gather", beyond, step * ranks.params, param_bytes / ranks.params)
+        return {"gather": gather, "regather": again if sharded.any() else (), "update_gather": updated}
 
-    def _reductions(self, ranks: ShardGroups, step: Column, grad_bytes: Column) -> Iterator[tuple[_Step, ...]]:
+    def _reductions(self, ranks: ShardGroups, step: Column, grad_bytes: Column) -> dict[PassKind, tuple[_Step, ...]]:
         """Scattered among near ranks, then among those beyond, and shares summed over whoever is left: at once, or in
         two passes."""
         beyond, left = ranks.reduced / ranks.scattered, ranks.ranks / ranks.reduced
         far = self._if_any("reduce_scatter", beyond, step * ranks.scattered, grad_bytes / ranks.scattered)
-        place = self._reached.place
         near = self._if_any("reduce_scatter", ranks.scattered, step, grad_bytes)
         once = reduces_far_once(self.setting, self.layouts)[:, None]
-        summed = grad_bytes / ranks.reduced
+
+        def summed(size: Column) -> tuple[_Step, ...]:
+            return self._if_any("all_reduce", size, step * ranks.reduced, grad_bytes / ranks.reduced)
+
         if not once.any():
-            yield (*near, *far, _Step("all_reduce", place(left, step * ranks.reduced), summed))
-            yield ()
-            return
+            return {"reduce": (*near, *far, *summed(left)), "far_reduce": ()}
         at_once, later = np.where(once, 1.0, left), np.where(once, left, 1.0)
-        yield (*near, _Step("all_reduce", place(at_once, step * ranks.reduced), summed))
-        yield (*far, _Step("all_reduce", place(later, step * ranks.reduced), summed))
+        return {"reduce": (*near, *summed(at_once)), "far_reduce": (*far, *summed(later))}
 
     def _if_any(self, kind: Collective, size: Column, step: Column, num_bytes: Column) -> tuple[_Step, ...]:
         """The collective, unless every group has one rank."""
         return (_Step(kind, self._reached.place(size, step), num_bytes),) if (size > 1.0).any() else ()
 
 
-def _each_pass(group: _Group, of_step: Callable[[_Step], Column], nothing: Column) -> Passes:
+def _each_pass(group: _Group, of_step: Callable[[_Step], Column]) -> Passes:
     """The sum over each pass's collectives; what is gathered again as it was before is not priced twice."""
-
-    def total(steps: tuple[_Step, ...]) -> Column:
-        return reduce(np.add, map(of_step, steps), nothing)
-
-    gather, regather, *rest = group.passes
-    first = total(gather)
-    return Passes(first, first if regather is gather else total(regather), *map(total, rest))
+    found: Passes = {}
+    for kind, steps in group.passes.items():
+        if kind == "regather" and steps is group.passes["gather"]:
+            found[kind] = found["gather"]
+        elif steps:
+            found[kind] = reduce(np.add, map(of_step, steps))
+    return found
 
 
 def _summed(found: list[Passes]) -> Passes:
-    return Passes(*(reduce(np.add, columns) for columns in zip(*found, strict=True)))
+    """Over groups, in an order that does not depend on which rows are priced together."""
+    columns = {kind: [passes[kind] for passes in found if kind in passes] for kind in PASS_KINDS}
+    return {kind: reduce(np.add, several) for kind, several in columns.items() if several}

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.collectives import Network, estimate_level_bytes
+from costmodel.collectives import Network, Placement, estimate_placed_bytes
 from costmodel.hostbound import (
     EMBEDDING_LAUNCHES,
     HEAD_LAUNCHES,
@@ -120,12 +120,16 @@ def estimate_layer_costs(setting: Setting, network: Network, split: Split) -> La
             lowered.extend(lower_head(setting, replace(split, vocab_over=np.ones_like(split.tp))))
         parts.append((lowered, setting.runtime.kernels.launches_per_layer))
     parts += [(lower_embedding(setting, split), EMBEDDING_LAUNCHES), (head, HEAD_LAUNCHES)]
-    priced = [_price(lowered, launches, setting, network, split) for lowered, launches in parts]
+    axes = {transfer.axis for lowered, _ in parts for transfer in lowered.transfers}
+    places: dict[str, Placement] = {axis: network.place(*group_of(axis, split)) for axis in axes}
+    priced = [_price(lowered, launches, setting, network, split, places) for lowered, launches in parts]
     stacked = {name: np.stack([one[name] for one in priced], axis=1) for name in priced[0]}
     return LayerCosts(**stacked)
 
 
-def _price(lowered: Lowered, launches: float, setting: Setting, network: Network, split: Split) -> dict[str, Column]:
+def _price(
+    lowered: Lowered, launches: float, setting: Setting, network: Network, split: Split, places: dict[str, Placement]
+) -> dict[str, Column]:
     shape, lowered = split.tp.shape, narrow_saved(lowered, setting)
     forward = {term: np.zeros(shape) for term in LAYER_TERMS}
     backward = {term: np.zeros(shape) for term in LAYER_TERMS}
@@ -143,19 +147,16 @@ def _price(lowered: Lowered, launches: float, setting: Setting, network: Network
         terms["elementwise"] += ramps_s
     sent_forward, sent_backward = np.zeros((*shape, len(network.names))), np.zeros((*shape, len(network.names)))
     for transfer in lowered.transfers:
-        term = _TERM_OF_AXIS[transfer.axis]
-        size, stride = group_of(transfer.axis, split)
-        if size.max(initial=1.0) <= 1.0:
+        term, place = _TERM_OF_AXIS[transfer.axis], places[transfer.axis]
+        if place.size.max(initial=1.0) <= 1.0:
             continue  # nobody to talk to
-        forward_s, backward_s = price_transfer(transfer, setting, network, split)
+        forward_s, backward_s = price_transfer(transfer, setting, place)
         for kind, num_bytes in transfer.forward:
-            sent = estimate_level_bytes(network, kind, num_bytes, size, stride, transfer.copies, transfer.groups)
+            sent = estimate_placed_bytes(place, kind, num_bytes, transfer.copies, transfer.groups)
             sent_forward += sent
             again.add(transfer.modules, 0.0, sent)
         for kind, num_bytes in transfer.backward:
-            sent_backward += estimate_level_bytes(
-                network, kind, num_bytes, size, stride, transfer.copies, transfer.groups
-            )
+            sent_backward += estimate_placed_bytes(place, kind, num_bytes, transfer.copies, transfer.groups)
         exposed_s = expose(transfer, forward_s, forward, backward, setting, split)
         forward[term] += exposed_s
         again.add(transfer.modules, exposed_s)

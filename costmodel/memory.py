@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.layers import LayerCosts
-from costmodel.layouts import Assignment, Column, IntColumn, Layouts
+from costmodel.layouts import Assignment, BoolColumn, Column, IntColumn, Layouts
 from costmodel.ops import Setting
 from costmodel.pipeline import (
     count_barriers,
@@ -35,10 +35,6 @@ PARTS = (
     "working",
     "workspace",
 )
-
-
-STATIC = ("params", "grads", "optimizer", "workspace")
-"""Parts that are allocated once and leave no gaps in the allocator's blocks; the rest comes and goes."""
 
 HOST_SHARE = 0.9
 """Share of a node's memory, and of its drives, that offload may fill. Prior."""
@@ -93,13 +89,25 @@ class KeptBytes:
 @dataclass(frozen=True)
 class HeldBytes:
     """What a rank's memory does not owe to how its state is split, [n, S] bytes: what micro-batches keep, the busiest
-    layer's working memory, receive buffers, and what the host pins for its drives.
+    layer's working memory beyond the logits whose place it takes, what the two hold back from each other, receive
+    buffers, and what the host pins for its drives.
     """
 
     kept: KeptBytes
-    busiest: Column
+    working: Column
+    apart: Column
     received: Column
     pinned: Column
+
+    @property
+    def claim_bytes(self) -> Column:
+        """[n, S] part of the claim: all of it comes and goes."""
+        kept = self.kept
+        return kept.activations + kept.pending + kept.logits + self.received + self.working + self.apart
+
+    @property
+    def host_bytes(self) -> Column:
+        return self.kept.host + self.pinned
 
 
 def estimate_memory(
@@ -116,7 +124,8 @@ def estimate_memory(
     allocated = params + grads + optimizer + gathered + in-flight · saved + pending · (gradients at matmul outputs +
     recomputed tensors) + receive buffers + logits + working + workspace
     reserved = static + (allocated - static + apart) · fragmentation, with static = params + grads + optimizer +
-    workspace and apart = held_apart · min(logits, the busiest layer's working memory)
+    workspace, which leave no gaps in the allocator's blocks, and apart = held_apart · min(logits, the busiest layer's
+    working memory)
     device = reserved + context + communicators
     ``kept``: what an order of passes keeps, counted; by default what its schedule's closed forms say.
     P(fits) = Phi((ln capacity - ln device) / sigma), sigma from the runtime's spread of both.
@@ -142,20 +151,26 @@ def estimate_held(
     def most(column: Column) -> Column:
         return np.asarray(np.where(present, column[index][:, None, :kinds, :axis], 0.0).max(axis=(2, 3)))
 
-    busiest = most(costs.working_bytes)
+    busiest, logits = most(costs.working_bytes), kept.logits
     pinned = most(costs.pinned_bytes) if costs.uses_nvme else np.zeros_like(busiest)
-    return HeldBytes(kept, busiest, estimate_receive_bytes(setting, layouts, assignment.rank), pinned)
+    # The loss peaks before the first layer's backward needs its own working memory.
+    # Parts of it that wait for a collective stay while layers run.
+    stays = count_barriers(layouts)[:, None] > 0
+    working = np.where(stays, busiest, np.maximum(busiest - logits, 0.0))
+    apart = np.where(stays, 0.0, estimate_apart_bytes(setting, busiest, logits))
+    return HeldBytes(kept, working, apart, estimate_receive_bytes(setting, layouts, assignment.rank), pinned)
+
+
+def estimate_state_claim_bytes(setting: Setting, layouts: Layouts, state: StateBytes) -> Column:
+    """[n, S] the part of the claim that ``HeldBytes.claim_bytes`` leaves."""
+    static = state.params + state.grads + state.optimizer + setting.runtime.memory.workspace_bytes
+    static = static + estimate_communicator_bytes(setting, layouts)[:, None]
+    return estimate_claim_bytes(setting, static, state.gathered + state.buffers)
 
 
 def sum_memory(setting: Setting, layouts: Layouts, state: StateBytes, held: HeldBytes) -> MemoryColumns:
     """``estimate_memory`` where what is held is at hand."""
-    kept, busiest, logits = held.kept, held.busiest, held.kept.logits
-    # The loss peaks before the first layer's backward needs its own working memory.
-    # Parts of it that wait for a collective stay while layers run.
-    stays = count_barriers(layouts)[:, None] > 0
-    transient = np.where(stays, busiest, np.maximum(busiest - logits, 0.0))
-    apart = np.where(stays, 0.0, estimate_apart_bytes(setting, busiest, logits))
-    workspace = np.full_like(logits, setting.runtime.memory.workspace_bytes)
+    kept, rules = held.kept, setting.runtime.memory
     columns = (
         state.params,
         state.grads,
@@ -164,25 +179,29 @@ def sum_memory(setting: Setting, layouts: Layouts, state: StateBytes, held: Held
         kept.activations,
         kept.pending,
         held.received,
-        logits,
-        transient,
-        workspace,
+        kept.logits,
+        held.working,
+        np.full_like(kept.logits, rules.workspace_bytes),
     )
-    rules = setting.runtime.memory
-    allocated = reduce(np.add, columns)
-    static = reduce(np.add, [columns[PARTS.index(name)] for name in STATIC])
+    claim = estimate_state_claim_bytes(setting, layouts, state) + held.claim_bytes
     communicators = estimate_communicator_bytes(setting, layouts)[:, None]
-    claim = estimate_claim_bytes(setting, static + communicators, allocated - static + apart)
-    reserved = static + (allocated - static + apart) * rules.fragmentation
-    device = reserved + communicators + setting.device.context_bytes
+    device = claim * rules.fragmentation + setting.device.context_bytes
     sigma = estimate_log_std(rules)
     margin = np.log(setting.device.memory_bytes / np.maximum(device, 1.0)) / max(sigma, 1e-9)
-    on_host = kept.host + state.host + held.pinned
+    host = state.host + held.host_bytes
     # What does not fit the host or its drives does not fit, however much room the device has.
-    beside = (on_host <= host_budget_bytes(setting)) & (kept.nvme <= nvme_budget_bytes(setting))
-    fits = np.where(beside, normal_cdf(margin), 0.0)
-    parts = np.stack(columns, axis=-1)
-    return MemoryColumns(parts, allocated, claim, apart, reserved, device, on_host, kept.nvme, fits)
+    beside = fits_beside(setting, host, kept.nvme)
+    return MemoryColumns(
+        parts=np.stack(columns, axis=-1),
+        allocated=reduce(np.add, columns),
+        claim=claim,
+        apart=held.apart,
+        reserved=claim * rules.fragmentation - communicators,
+        device=device,
+        host=host,
+        nvme=kept.nvme,
+        fits_probability=np.where(beside, normal_cdf(margin), 0.0),
+    )
 
 
 def estimate_kept_bytes(
@@ -264,6 +283,11 @@ def host_budget_bytes(setting: Setting) -> float:
 def nvme_budget_bytes(setting: Setting) -> float:
     """The same of the node's drives."""
     return HOST_SHARE * setting.host.nvme_bytes / setting.devices_per_node
+
+
+def fits_beside(setting: Setting, host_bytes: Column, nvme_bytes: Column) -> BoolColumn:
+    """Whether a rank's share of the host, and of its drives, holds what it offloads."""
+    return np.asarray((host_bytes <= host_budget_bytes(setting)) & (nvme_bytes <= nvme_budget_bytes(setting)))
 
 
 def estimate_log_std(rules: MemoryRules) -> float:

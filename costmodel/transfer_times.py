@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from costmodel.collectives import Collective, Network, estimate_collective_s
+from costmodel.collectives import Collective, Placement, estimate_placed_s
 from costmodel.layouts import Column
 from costmodel.ops import Setting, Split, Transfer
 
@@ -21,19 +21,17 @@ def group_of(axis: str, split: Split) -> tuple[Column, Column]:
     }[axis]
 
 
-def price_transfer(transfer: Transfer, setting: Setting, network: Network, split: Split) -> tuple[Column, Column]:
-    size, stride = group_of(transfer.axis, split)
+def price_transfer(transfer: Transfer, setting: Setting, place: Placement) -> tuple[Column, Column]:
+    """[u] seconds of a transfer's collectives in (forward, backward) among groups that lie at ``place``."""
     launch_s = setting.device.kernel_launch_s
 
     def seconds(collectives: tuple[tuple[Collective, Column], ...]) -> Column:
-        total = longest = np.zeros_like(size)
+        total = longest = np.zeros_like(place.size)
         for kind, num_bytes in collectives:
-            one = estimate_collective_s(
-                network, kind, num_bytes, size, stride, launch_s, transfer.copies, transfer.groups
-            )
+            one = estimate_placed_s(place, kind, num_bytes, launch_s, transfer.copies, transfer.groups)
             one = np.where(num_bytes > 0, one, 0.0)
             total, longest = total + one, np.maximum(longest, one)
-        return np.where(network.place(size, stride).on_mesh, longest, total) if transfer.both_ways else total
+        return np.where(place.on_mesh, longest, total) if transfer.both_ways else total
 
     return seconds(transfer.forward), seconds(transfer.backward)
 

@@ -19,10 +19,11 @@ Source: Maurya et al. 2024 (Deep Optimizer States), section 3; Ren et al. 2021 (
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
+from costmodel.columns import take_rows
 from costmodel.layouts import Column, Layouts
 from costmodel.moments import estimate_projection_s, moment_bytes
 from costmodel.ops import Setting
@@ -56,31 +57,35 @@ class UpdateRates:
     grads_s: Column
     device_s: Column
     stream_s: Column
-    backward_s: Column
     hidden: float
 
 
-def estimate_update(setting: Setting, layouts: Layouts, params: LocalParams, backward_s: Column) -> Update:
-    """The share ``optimizer_offload`` on the host, the rest on the device: at the same time where the runtime can keep
-    any share there, otherwise one after the other."""
-    rates = estimate_update_rates(setting, layouts, params, backward_s)
+def estimate_update(setting: Setting, rates: UpdateRates, share: Column, backward_s: Column) -> Update:
+    """``share`` [n, 1] on the host, the rest on the device: at the same time where the runtime can keep any share
+    there, otherwise one after the other. Only rows that keep some there are priced for it."""
     rules = setting.runtime
-    share = layouts.optimizer_offload[:, None]
     fixed_s = rules.kernels.host_s_per_step
-    if not share.any():
-        nothing = np.zeros_like(rates.device_s)
-        return Update(rates.device_s + fixed_s, nothing, nothing, nothing)
-    streamed = solve_streamed(rates, share) if rules.streams_optimizer_state else np.zeros_like(rates.device_s)
+    device_s, nothing = rates.device_s + fixed_s, np.zeros_like(rates.device_s)
+    some = np.flatnonzero(share)
+    if not len(some):
+        return Update(device_s, nothing, nothing, nothing)
+    if len(some) < len(share):
+        whole = Update(device_s, nothing, nothing.copy(), nothing.copy())
+        part = estimate_update(setting, take_rows(rates, some), share[some], backward_s[some])
+        for one in fields(Update):
+            getattr(whole, one.name)[some] = getattr(part, one.name)
+        return whole
+    streamed = solve_streamed(rates, share, backward_s) if rules.streams_optimizer_state else nothing
     away = share - streamed
     on_device_s = rates.device_s * (1.0 - away)
     total_s = np.maximum((rates.host_s + rates.grads_s) * away, rates.stream_s * streamed)
-    exposed_s = np.maximum(host_after_s(rates, away), rates.stream_s * streamed)
+    exposed_s = np.maximum(host_after_s(rates, away, backward_s), rates.stream_s * streamed)
     if rules.partial_optimizer_offload:
         exposed_s = np.maximum(exposed_s - on_device_s, 0.0)
     return Update(on_device_s + fixed_s, total_s, exposed_s, streamed)
 
 
-def estimate_update_rates(setting: Setting, layouts: Layouts, params: LocalParams, backward_s: Column) -> UpdateRates:
+def estimate_update_rates(setting: Setting, layouts: Layouts, params: LocalParams) -> UpdateRates:
     """A parameter's update reads its gradient twice (once for the norm), and reads and writes master and moments, and
     writes the low-precision copy: 8 + 2·(4 + moments) + 2 bytes, times ``optimizer_bytes_factor`` on a device. For the
     host the gradient crosses the link one way, and the parameter the other while more are updated.
@@ -105,18 +110,17 @@ def estimate_update_rates(setting: Setting, layouts: Layouts, params: LocalParam
         grads_s=grad_bytes * own / link,
         device_s=device_s + estimate_projection_s(setting, layouts, own - ends),
         stream_s=kept / link,
-        backward_s=backward_s,
         hidden=setting.overlap.optimizer_offload,
     )
 
 
-def host_after_s(rates: UpdateRates, away: Column) -> Column:
+def host_after_s(rates: UpdateRates, away: Column, backward_s: Column) -> Column:
     """[n, S] seconds after the backward in which the host updates the share ``away``: (3)."""
     grads_s = rates.grads_s * away
-    return np.asarray(rates.host_s * away + grads_s - np.minimum(rates.hidden * grads_s, rates.backward_s))
+    return np.asarray(rates.host_s * away + grads_s - np.minimum(rates.hidden * grads_s, backward_s))
 
 
-def solve_streamed(rates: UpdateRates, share: Column) -> Column:
+def solve_streamed(rates: UpdateRates, share: Column, backward_s: Column) -> Column:
     """[n, S] the y of the linear program in closed form, x = ``share``.
 
     What falls with y (3) meets what rises (4, 5) where the longest of all is shortest: at one of these crossings, or at
@@ -124,13 +128,15 @@ def solve_streamed(rates: UpdateRates, share: Column) -> Column:
     """
     falling = (
         (rates.host_s + (1.0 - rates.hidden) * rates.grads_s, 0.0),
-        (rates.host_s + rates.grads_s, rates.backward_s),
+        (rates.host_s + rates.grads_s, backward_s),
     )
     rising = ((rates.device_s, rates.device_s * (1.0 - share)), (rates.stream_s, 0.0))
 
     def after_s(streamed: Column) -> Column:
         on_device_s = rates.device_s * (1.0 - share + streamed)
-        return np.maximum(np.maximum(host_after_s(rates, share - streamed), on_device_s), rates.stream_s * streamed)
+        return np.maximum(
+            np.maximum(host_after_s(rates, share - streamed, backward_s), on_device_s), rates.stream_s * streamed
+        )
 
     best = np.zeros(np.broadcast_shapes(rates.device_s.shape, share.shape))
     least = after_s(best)

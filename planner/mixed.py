@@ -137,7 +137,7 @@ def _join(columns: Sequence[Column], homes: tuple[int, ...]) -> Column:
 
 
 def join_priced(parts: Sequence[Priced], homes: tuple[int, ...], edges: Edges) -> Priced:
-    """One row, rank by rank from its own group; ``layers`` and the extras' ``traffic`` stay the first group's."""
+    """One row, rank by rank from its own group; ``layers`` and what only they say stay the first group's."""
     work = join_ranks([part.work for part in parts], homes)
     none = np.zeros_like(edges.busy_s[:, :1])
     work = replace(
@@ -154,11 +154,15 @@ def join_priced(parts: Sequence[Priced], homes: tuple[int, ...], edges: Edges) -
         first.assignment.multiplicity,
         edges.edge_s.mean(axis=1),
     )
+    memory = join_ranks([part.memory for part in parts], homes)
     return replace(
         first,
         work=work,
         extras=join_ranks([part.extras for part in parts], homes),
-        memory=join_ranks([part.memory for part in parts], homes),
+        memory=memory,
+        claim_bytes=memory.claim,
+        host_bytes=memory.host,
+        nvme_bytes=memory.nvme,
         makespan_s=makespan_s,
     )
 

@@ -178,7 +178,7 @@ def _network(evaluated: Evaluated) -> dict[str, float]:
     per_microbatch = per_microbatch + priced.assignment.embedding[0, rank] * sent[kinds, 0]
     per_microbatch = per_microbatch + priced.assignment.head[0, rank] * sent[kinds + 1, 0]
     microbatches = layout.num_microbatches / evaluated.schedule.copies
-    total = microbatches * per_microbatch + priced.extras.sent_bytes[0, rank]
+    total = microbatches * per_microbatch + priced.sent_bytes[0, rank]
     if layout.pp > 1:
         share = network.traffic_share(2.0, layers.layouts.stride("pp").astype(np.float64))[0]
         message = estimate_sent_bytes("p2p", edge_bytes(evaluated.problem.setting, layers.layouts), 2)[0]

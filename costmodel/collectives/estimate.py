@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from costmodel.collectives.network import Network, Placement, largest
+from costmodel.collectives.network import Network, Placement
 from costmodel.collectives.reductions import ring, switch_tree, tree
 from costmodel.collectives.volumes import Collective, exchange_share
+from costmodel.columns import largest
 from costmodel.layouts import Column
 
 

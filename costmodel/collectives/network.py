@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from costmodel.columns import largest, smallest
 from costmodel.layouts import BoolColumn, Column
 from costmodel.schema.cluster import ClusterSpec, NetworkLevel
 
@@ -128,6 +129,16 @@ class Placement:
         return np.asarray(size / self.below - size / self.inside)
 
     @cached_property
+    def ring_latency_s(self) -> Column:
+        """[n] seconds in which a piece goes round, whatever its size."""
+        return np.asarray(self.ring_hops @ self.network.latency_s)
+
+    @cached_property
+    def ring_bytes_per_s(self) -> Column:
+        """[n] the least over the crossed levels of what the members below one move across it."""
+        return smallest(np.where(self.crossed, self.ports_bytes_per_s, np.inf))
+
+    @cached_property
     def device_bytes_per_s(self) -> Column:
         """[n, L] what one device moves across each level: on a mesh the share of its links that lead to members."""
         rates = np.broadcast_to(self.network.bytes_per_s, self.inside.shape)
@@ -150,16 +161,6 @@ class Placement:
     def ports_bytes_per_s(self) -> Column:
         """[n, L] what the members in one unit below a level move across it together."""
         return self.device_bytes_per_s * self.below
-
-
-def largest(levels: Column) -> Column:
-    """[n] over the levels of [n, L]: one comparison per level, as NumPy's own is slow along a short last axis."""
-    return reduce(np.maximum, np.moveaxis(levels, -1, 0))
-
-
-def smallest(levels: Column) -> Column:
-    """[n] over the levels of [n, L], as ``largest``."""
-    return reduce(np.minimum, np.moveaxis(levels, -1, 0))
 
 
 def _mesh_share(level: NetworkLevel) -> NDArray[np.float64]:

@@ -7,7 +7,8 @@ from functools import reduce
 
 import numpy as np
 
-from costmodel.collectives.network import Placement, largest, smallest
+from costmodel.collectives.network import Placement
+from costmodel.columns import largest, smallest
 from costmodel.layouts import BoolColumn, Column
 
 PROTOCOLS = ((1.0, 1.0), (0.45, 0.92), (0.18, 0.35))
@@ -50,9 +51,8 @@ def ring(place: Placement, passes: float) -> Algorithm:
     that share a node share its ports, each its own. A piece takes n-1 steps round, each over the level that it crosses.
     Source: Thakur et al. 2005, section 4.
     """
-    bus = smallest(np.where(place.crossed, place.ports_bytes_per_s, np.inf))
     share = (place.size - 1.0) / np.maximum(place.size, 1.0)
-    return Algorithm(passes * (place.ring_hops @ place.network.latency_s), passes * share / bus)
+    return Algorithm(passes * place.ring_latency_s, passes * share / place.ring_bytes_per_s)
 
 
 def tree(place: Placement) -> Algorithm:

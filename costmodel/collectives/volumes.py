@@ -33,11 +33,20 @@ def estimate_level_bytes(
 
     ``copies``, ``groups``: as ``estimate_collective_s`` has them.
     """
+    return estimate_placed_bytes(network.place(size, stride), kind, num_bytes, copies, groups)
+
+
+def estimate_placed_bytes(
+    place: Placement,
+    kind: Collective,
+    num_bytes: ArrayLike,
+    copies: float = 1.0,
+    groups: tuple[int, int] = (1, 1),
+) -> Column:
+    """``estimate_level_bytes`` of groups whose place on the network is at hand."""
     if kind == "all_to_all":
-        share = exchange_share(network.place(size, stride), copies, groups)
-        return np.asarray(np.asarray(num_bytes, np.float64)[..., None] * share)
-    sent = estimate_sent_bytes(kind, num_bytes, size)[..., None]
-    return np.asarray(sent * network.traffic_share(size, stride))
+        return np.asarray(num_bytes, np.float64)[..., None] * exchange_share(place, copies, groups)
+    return estimate_sent_bytes(kind, num_bytes, place.size)[..., None] * place.traffic_share
 
 
 def exchange_share(place: Placement, copies: float, groups: tuple[int, int] = (1, 1)) -> Column:

@@ -101,19 +101,19 @@ def least_shares(layers: PricedLayers, assignment: Assignment, budget_bytes: flo
 def update_shares(layers: PricedLayers, pipeline: PipelinePrices) -> tuple[Column, Column]:
     """Two shares for each row, [n], of the rank with most to update: where host and device end their updates together,
     and at which the gradients' way to the host just hides behind the backward."""
-    rates = estimate_update_rates(layers.setting, layers.layouts, pipeline.params, pipeline.work.backward_s)
+    rates, backward_s = estimate_update_rates(layers.setting, layers.layouts, pipeline.params), pipeline.work.backward_s
     heaviest = rates.device_s.argmax(axis=1)[:, None]
-    hidden = np.minimum(rates.backward_s / np.maximum(rates.hidden * rates.grads_s, 1e-30), 1.0)
-    together = best_share(rates)
+    hidden = np.minimum(backward_s / np.maximum(rates.hidden * rates.grads_s, 1e-30), 1.0)
+    together = best_share(rates, backward_s)
     return np.take_along_axis(together, heaviest, axis=1)[:, 0], np.take_along_axis(hidden, heaviest, axis=1)[:, 0]
 
 
-def best_share(rates: UpdateRates) -> Column:
+def best_share(rates: UpdateRates, backward_s: Column) -> Column:
     """[n, S] the x that minimises T(x), the larger of what the host needs and U·(1 - x): where they meet."""
     hidden = rates.host_s + (1.0 - rates.hidden) * rates.grads_s
     short = rates.host_s + rates.grads_s
     meets = [
         (rates.device_s + less) / np.maximum(rates.device_s + slope, 1e-30)
-        for slope, less in ((hidden, 0.0), (short, rates.backward_s))
+        for slope, less in ((hidden, 0.0), (short, backward_s))
     ]
     return np.asarray(np.minimum(np.minimum(*meets), 1.0))

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.layouts import Column, uniform_assignment
-from costmodel.pipeline import count_copies
-from costmodel.price import Priced, PricedLayers, price_layers, price_pipeline, price_state
+from costmodel.columns import distinct_rows, take_rows
+from costmodel.layouts import Column, IntColumn, uniform_assignment
+from costmodel.pipeline import count_copies, placement_codes
+from costmodel.price import PricedLayers, RowPrices, join_prices, price_layers, price_pipeline, price_state
 from planner.problem import Problem
 from planner.search.bounds import (
     estimate_kept_floor_bytes,
@@ -46,17 +48,24 @@ class PricedSpace:
         index = self.outer.index[self.space.outer_of(numbers)]
         return PricedLayers(self.outer.setting, self.outer.network, self.space.take(numbers), self.outer.costs, index)
 
-    def price_uniform(self, numbers: Rows, policy: int) -> Priced:
-        """Full price of some layouts with one policy for every layer: what an outer row fixes is priced once for all
-        its layouts, what data-parallel ranks send once for all of one shape of pipeline."""
-        space = self.space
-        outer, inner = space.split(numbers)
-        rows, place = np.unique(outer, return_inverse=True)
-        layers = self.outer.take(rows)
+    def price_uniform(self, numbers: Rows, policy: int) -> RowPrices:
+        """Price of some layouts with one policy for every layer: what an outer row fixes is priced once for all its
+        layouts, what becomes of state once for all of one inner row whose stages lie alike."""
+        outer, inner = self.space.split(numbers)
+        rows, place = distinct_rows(outer)
+        layers = self.outer.take(outer[rows])
         assignment = uniform_assignment(self.problem.kinds, self.problem.num_kinds, layers.layouts, policy)
-        shape = space.outer["schedule"] * (space.outer["vpp"].max() + 1) + space.outer["vpp"]
-        alike = shape[outer] * (len(space.inner["dp_shard"]) + 1) + inner
-        return price_state(self.take(numbers), price_pipeline(layers, assignment).take(place), alike)
+        pipeline = price_pipeline(layers, assignment)
+        rows, back = distinct_rows(inner * (self._stages.max() + 1) + self._stages[outer])
+        held = place[rows]
+        _, state = price_state(self.take(numbers[rows]), take_rows(pipeline.params, held), pipeline.num_layers[held])
+        return join_prices(layers.setting, take_rows(pipeline.rows, place), take_rows(state, back))
+
+    @cached_property
+    def _stages(self) -> IntColumn:
+        """[outer rows] equal where as many stages lie on the same ranks."""
+        outer = self.space.outer
+        return np.asarray(placement_codes(self.outer.layouts) * (outer["vpp"].max() + 1) + outer["vpp"])
 
 
 @dataclass(frozen=True)

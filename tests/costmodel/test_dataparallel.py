@@ -43,15 +43,15 @@ def test_an_all_reduce_of_gradients_sends_twice_a_scatter() -> None:
     scattered = priced(problem(), dp_shard=GPUS, zero_stage=1)
     reduced = priced(problem({"all_reduces_grads": True}), dp_shard=GPUS, zero_stage=1)
     params, share = float(scattered.params.total[0, 0]), 63 / 64
-    assert float(scattered.extras.sent_bytes.sum()) == pytest.approx((2 + 4) * share * params)
-    assert float(reduced.extras.sent_bytes.sum()) == pytest.approx((2 + 8) * share * params)
+    assert float(scattered.sent_bytes.sum()) == pytest.approx((2 + 4) * share * params)
+    assert float(reduced.sent_bytes.sum()) == pytest.approx((2 + 8) * share * params)
     assert reduced.extras.dp_total_s[0, 0] > scattered.extras.dp_total_s[0, 0]
 
 
 def test_an_all_reduce_reaches_the_replicas_of_a_shard_group_too() -> None:
     reduced = priced(problem({"all_reduces_grads": True}), dp_shard=8, dp_replicate=8, zero_stage=1)
     params = float(reduced.params.total[0, 0])
-    assert float(reduced.extras.sent_bytes.sum()) == pytest.approx((2 * 7 / 8 + 8 * 63 / 64) * params)
+    assert float(reduced.sent_bytes.sum()) == pytest.approx((2 * 7 / 8 + 8 * 63 / 64) * params)
 
 
 def test_a_share_of_the_network_counts_between_nodes_alone() -> None:

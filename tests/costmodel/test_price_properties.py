@@ -165,8 +165,8 @@ def test_one_row_prices_the_same_as_a_million(name: str) -> None:
                 expected = getattr(together, column)[row]
                 assert getattr(alone, column)[0] == pytest.approx(expected, rel=1e-12, abs=1e-300), column
             # Rows with more slots make room in those with fewer.
-            own = alone.extras.sent_bytes[0]
-            np.testing.assert_allclose(own, together.extras.sent_bytes[row][: len(own)], rtol=1e-12)
+            own = alone.sent_bytes[0]
+            np.testing.assert_allclose(own, together.sent_bytes[row][: len(own)], rtol=1e-12)
 
 
 @every_case
@@ -265,7 +265,7 @@ def test_gradients_reduced_whole_cost_an_all_reduce() -> None:
         layouts = shared.layers.layouts
         stage_1 = (layouts.zero_stage == 1) & (layouts.dp > 1)
         more_s = whole.extras.dp_total_s - shared.extras.dp_total_s
-        more_bytes = (whole.extras.sent_bytes - shared.extras.sent_bytes).sum(axis=(1, 2))
+        more_bytes = (whole.sent_bytes - shared.sent_bytes).sum(axis=(1, 2))
         assert (more_bytes[stage_1] > 0.0).all()
         assert (more_s[~stage_1] == 0.0).all()
     assert any((one.layers.layouts.zero_stage == 1).any() for one in priced[0])

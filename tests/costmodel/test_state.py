@@ -44,7 +44,7 @@ def test_experts_that_live_on_one_rank_each_are_not_reduced() -> None:
     problem = make_problem("mixtral-8x7b", 8)
     spread = price_uniform(problem, columns(dp_replicate=8, ep=8, num_microbatches=64))
     dense = 4.0 * float(spread.params.dense[0, 0])
-    assert float(spread.extras.sent_bytes[0, 0].sum()) == pytest.approx(2.0 * 7 / 8 * dense)
+    assert float(spread.sent_bytes[0, 0].sum()) == pytest.approx(2.0 * 7 / 8 * dense)
 
 
 def test_flattened_buckets_are_a_copy_of_at_most_all_gradients() -> None:

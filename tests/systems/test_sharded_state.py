@@ -57,7 +57,7 @@ def dp_exposed_s(one: Evaluated) -> float:
 
 def sent_bytes(one: Evaluated) -> np.ndarray:
     """By network level, what one device sends for state in a step."""
-    return np.asarray(one.priced.extras.sent_bytes[0, 0])
+    return np.asarray(one.priced.sent_bytes[0, 0])
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_three_levels_beat_zero_plus_plus_on_frontier() -> None:
     levels = price_on_frontier({"dp_shard": 8, "dp_replicate": 48, "shard_params": 2, "shard_optim": FRONTIER_GCDS})
     stage_3 = price_on_frontier({"dp_shard": FRONTIER_GCDS})
     assert levels.step_time_s[0] < plus_plus.step_time_s[0] < stage_3.step_time_s[0]
-    between_nodes = [float(one.extras.sent_bytes[0, 0, -1]) for one in (levels, plus_plus, stage_3)]
+    between_nodes = [float(one.sent_bytes[0, 0, -1]) for one in (levels, plus_plus, stage_3)]
     assert between_nodes == sorted(between_nodes)
     assert between_nodes[1] > 3.0 * between_nodes[0]
     held = [float(one.memory.parts[0, 0, :3].sum()) for one in (levels, plus_plus, stage_3)]

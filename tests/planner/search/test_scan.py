@@ -31,7 +31,7 @@ def test_shared_prices_are_each_layouts_own(seed: int) -> None:
         layers = price_layers(problem.setting, problem.network, space.take(numbers))
         alone = price(layers, uniform_assignment(problem.kinds, problem.num_kinds, layers.layouts, policy))
         shared = priced.price_uniform(numbers, policy)
-        for name in ("step_time_s", "peak_claim_bytes", "peak_device_bytes", "fits_host"):
+        for name in ("step_time_s", "claim_bytes", "peak_claim_bytes", "fits_host"):
             np.testing.assert_array_equal(getattr(shared, name), getattr(alone, name), err_msg=name)
 
 
