@@ -17,7 +17,8 @@ each distinct layer, and prints what choosing would then cost; and counts the ro
 same kind with more work.
 ``--by`` also groups the errors by a column of the table (gpu, precision, tp, pp, micro_batch, hidden, recompute, …);
 ``--worst`` prints the groups with the largest regret and the rows that are furthest off. ``--write PAGE`` puts what was
-printed between the page's markers ``accuracy``, ``attainable``, ``baselines``, ``memory left out`` and ``left out``.
+printed between the page's markers ``accuracy``, ``attainable``, ``baselines``, ``memory left out`` and ``left out``;
+``--rows FILE`` writes every run beside its price: ``planner/validation/data/runs.csv``, which the dashboard shows.
 """
 
 from __future__ import annotations
@@ -238,6 +239,7 @@ def main() -> None:
     parser.add_argument("--by", action="append", default=[], help="group the errors by this column, too")
     parser.add_argument("--worst", type=int, default=0, help="print so many of the rows that are furthest off")
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put what was printed into this page's blocks, too")
+    parser.add_argument("--rows", type=Path, metavar="FILE", help="write each run beside its price, as runs.csv ships")
     arguments = parser.parse_args()
 
     from planner.cli.files import write_text
@@ -256,6 +258,11 @@ def main() -> None:
         printed["memory left out"] = shown(lambda: print_memory_left_out(rows))
         if not arguments.memory_only:
             printed["left out"] = shown(lambda: print_left_out(rows, operations))
+    if arguments.rows is not None:
+        from costmodel.catalog.fit import shipped_fit
+        from planner.validation.shipped import write_runs
+
+        write_text(arguments.rows, write_runs(priced, shipped_fit()))
     if arguments.write is not None:
         page = arguments.write.read_text(encoding="utf-8")
         for name, text in printed.items():

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import streamlit as st
 
 from costmodel.schema.errors import Infeasible, ParlayError
 from planner.search.run import Progress
 from ui.answers import Answer, find_answer
-from ui.choose import Sidebar, said
+from ui.choose import Sidebar
 from ui.parts import tighten
 from ui.views import alternatives, answer, trust, why
+from ui.words import said
 
 PAGES: tuple[tuple[str, str, Callable[[Answer], None]], ...] = (
     ("Answer", ":material/check_circle:", answer.show),
@@ -19,6 +21,9 @@ PAGES: tuple[tuple[str, str, Callable[[Answer], None]], ...] = (
     ("Alternatives", ":material/scatter_plot:", alternatives.show),
     ("Trust", ":material/verified:", trust.show),
 )
+
+WITHOUT_ANSWER: Mapping[Callable[[Answer], None], Callable[[], None]] = MappingProxyType({trust.show: trust.show_alone})
+"""What pages still draw when the question has no answer."""
 
 
 def main() -> None:
@@ -40,10 +45,9 @@ def _drawing(show: Callable[[Answer], None]) -> Callable[[], None]:
         sidebar = Sidebar()
         try:
             found = _find(sidebar)
-        except Infeasible as error:
-            _refuse("No layout meets this", error, sidebar)
         except ParlayError as error:
-            _refuse("This cannot be planned as asked", error, sidebar)
+            _refuse(error, sidebar)
+            WITHOUT_ANSWER.get(show, lambda: None)()
         else:
             show(found)
 
@@ -65,10 +69,10 @@ def _find(sidebar: Sidebar) -> Answer:
     return found
 
 
-def _refuse(what: str, error: ParlayError, sidebar: Sidebar) -> None:
+def _refuse(error: ParlayError, sidebar: Sidebar) -> None:
     """The sentence beside its field and, with all that is known about it, on the page."""
     beside = sidebar.complain(error)
-    st.subheader(what)
+    st.subheader("No layout meets this" if isinstance(error, Infeasible) else "This cannot be planned as asked")
     st.error(said(error))
     for reason in getattr(error, "reasons", ()):
         st.markdown(f"- {reason}")

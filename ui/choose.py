@@ -20,6 +20,7 @@ from planner.constraints import ALLOWABLE, FORBIDDABLE
 from planner.workload import PRECISIONS
 from ui.cluster_text import cluster_text
 from ui.question import Question, field_of
+from ui.words import said
 
 NUMBERS: dict[str, Callable[[str], float]] = {
     "gpus": int, "seq_len": int, "global_batch_size": int, "fit_probability": float, "time_limit_s": float,
@@ -140,12 +141,6 @@ class Sidebar:
             self._field("tokens", st.text_input, "Tokens", placeholder="1T")
         with right:
             self._field("price", st.text_input, "Price a GPU-hour", placeholder="2.5")
-
-
-def said(error: ParlayError) -> str:
-    """An error's sentence with its hint, free of the command line's dashes."""
-    text = error.message if error.hint is None else f"{error.message} – {error.hint}"
-    return text.replace("--", "")
 
 
 def _at(names: list[str] | tuple[str, ...], name: str) -> int:

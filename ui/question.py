@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
-import tempfile
 from dataclasses import dataclass
-from functools import cache
-from pathlib import Path
 
 from costmodel.schema.errors import ParlayError
 from planner.request import Request, build_request
+from ui.pasted import as_file, naming
+
+PASTED_CONFIG, PASTED_CLUSTER = "the pasted config.json", "the pasted cluster.toml"
 
 
 @dataclass(frozen=True)
@@ -47,9 +46,9 @@ class Question:
 
         Raises what ``build_request`` raises, in words that fit what was typed or pasted.
         """
-        config = _as_file(self.config, "config.json") if self.config else None
-        cluster = _as_file(self.cluster, "cluster.toml") if self.cluster else None
-        try:
+        config = as_file(self.config.encode(), "config.json") if self.config else None
+        cluster = as_file(self.cluster.encode(), "cluster.toml") if self.cluster else None
+        with naming((config, PASTED_CONFIG), (cluster, PASTED_CLUSTER)):
             return build_request(
                 self.model if config is None else str(config),
                 gpus or (self.gpus if cluster is None else None),
@@ -69,11 +68,6 @@ class Question:
                 time_limit_s=self.time_limit_s,
                 top=8,
             )
-        except ParlayError as error:
-            for path in (config, cluster):
-                if path is not None:
-                    error.message = error.message.replace(str(path), f"the pasted {path.name}")
-            raise
 
 
 FIELD_OF_OPTION = {
@@ -92,10 +86,9 @@ NAMED = re.compile(r"--[a-z-]+|\bnum_devices\b|(?<=unknown )(?:model|gpu|precisi
 
 def field_of(error: ParlayError) -> str | None:
     """Which field of a Question an error is about, by what its sentence names first; None: no single one."""
-    if "pasted config.json" in error.message:
-        return "config"
-    if "pasted cluster.toml" in error.message:
-        return "cluster"
+    for pasted, field in ((PASTED_CONFIG, "config"), (PASTED_CLUSTER, "cluster")):
+        if pasted in error.message:
+            return field
     for word in NAMED.findall(error.message.lower()):
         named = FIELD_OF_OPTION.get(word.removeprefix("--").replace("-", "_"))
         if named is not None:
@@ -105,18 +98,3 @@ def field_of(error: ParlayError) -> str | None:
 
 def _words(typed: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in typed.replace("\n", ",").split(",") if part.strip())
-
-
-@cache
-def _folder() -> tempfile.TemporaryDirectory[str]:
-    """For what was pasted: the planner reads files. Gone when the process ends."""
-    return tempfile.TemporaryDirectory(prefix="parlay-")
-
-
-def _as_file(text: str, name: str) -> Path:
-    """The text as a file of that name, the same one for the same text."""
-    path = Path(_folder().name) / hashlib.sha256(text.encode()).hexdigest()[:16] / name
-    if not path.exists():
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    return path

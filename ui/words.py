@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from costmodel.schema.errors import ParlayError
 from costmodel.schema.plan import Plan
 from planner.report.layers import activations_words
 from planner.report.line import recompute_counts
@@ -67,3 +68,9 @@ def spanned(low: str, high: str) -> str:
     if len(first) == len(second) == 2 and first[1] == second[1]:
         return f"{first[0]} – {high}"
     return f"{low.removesuffix('%')} – {high}" if low.endswith("%") and high.endswith("%") else f"{low} – {high}"
+
+
+def said(error: ParlayError) -> str:
+    """An error's sentence with its hint, free of the command line's dashes."""
+    text = error.message if error.hint is None else f"{error.message} – {error.hint}"
+    return text.replace("--", "")

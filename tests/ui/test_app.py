@@ -2,24 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
+from opened import opened
 from streamlit.testing.v1 import AppTest
-
-import ui
-
-APP = str(Path(ui.__file__).parent / "app.py")
-
-
-def opened(**address: str) -> AppTest:
-    """The app as its opening page draws it for an address."""
-    app = AppTest.from_file(APP, default_timeout=60)
-    for name, value in address.items():
-        app.query_params[name] = value
-    app.run()
-    assert not app.exception
-    return app
 
 
 @pytest.fixture(scope="module")
