@@ -36,7 +36,7 @@ ROUND_TRIPS = 20
 
 def paced_plans(names: Sequence[str], num_microbatches: int, recompute: str) -> dict[str, Plan]:
     """The model `tiny` under each schedule, its layers spread evenly over the stages of a copy."""
-    from costmodel.layouts import even_split
+    from costmodel.even_split import even_split
     from costmodel.schema.layout import Layout
     from costmodel.schema.plan import Pipeline
     from planner.predict import predict_plan

@@ -98,8 +98,9 @@ def stages_of(cell: Cell, stage_to_rank: tuple[int, ...]) -> tuple[Any, tuple[fl
     if cell.case in UNIFORM:
         f, i, w, comm = UNIFORM[cell.case]
         return StageTimes.uniform(cell.pp * vpp, f / vpp, i / vpp, w / vpp, comm), None
-    from costmodel.layouts import Layouts, even_split
-    from costmodel.price import price_layers
+    from costmodel.even_split import even_split
+    from costmodel.layer_table import price_layers
+    from costmodel.layouts import Layouts
     from costmodel.schema.layout import Layout
     from planner.evaluate import stage_times
     from planner.placement import Placement

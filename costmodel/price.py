@@ -6,190 +6,25 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-from costmodel.collectives import Network, estimate_collective_s, estimate_level_bytes
 from costmodel.columns import largest
 from costmodel.dataparallel import (
     RankPasses,
     StateTraffic,
     StepExtras,
-    estimate_gather_jitter,
     estimate_rank_passes,
     estimate_state_traffic,
     expose_traffic,
 )
 from costmodel.grouptraffic import GroupTraffic
-from costmodel.layers import LayerCosts, distinct_splits, estimate_layer_costs
-from costmodel.layouts import Assignment, BoolColumn, Column, IntColumn, Layouts
-from costmodel.memory import (
-    HeldBytes,
-    KeptBytes,
-    MemoryColumns,
-    estimate_held,
-    estimate_memory,
-    estimate_state_claim_bytes,
-    fits_beside,
-    sum_memory,
-)
+from costmodel.kept import HeldBytes, KeptBytes, estimate_held
+from costmodel.layer_table import PricedLayers
+from costmodel.layouts import Assignment, BoolColumn, Column
+from costmodel.memory import MemoryColumns, estimate_memory, estimate_state_claim_bytes, fits_beside, sum_memory
 from costmodel.ops import Setting
-from costmodel.pipeline import count_copies, count_sends, edge_bytes, estimate_busy_share, estimate_makespan_s
+from costmodel.pipeline import estimate_makespan_s
+from costmodel.rank_work import RankWork, share_cores, sum_work
 from costmodel.state import LocalParams, StateBytes, estimate_local_params, estimate_state_bytes
-from costmodel.vocabulary import VocabularyTraffic, estimate_vocabulary_traffic
-
-JITTER_STD = 0.003
-"""Spread of one device's step time. Prior; the slowest of N devices is sqrt(2 ln N) of it late."""
-
-
-@dataclass(frozen=True)
-class PricedLayers:
-    """The layer table of some layouts: distinct costs, and each row's index among them."""
-
-    setting: Setting
-    network: Network
-    layouts: Layouts
-    costs: LayerCosts
-    index: NDArray[np.intp]
-
-    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> PricedLayers:
-        return PricedLayers(self.setting, self.network, self.layouts.take(rows), self.costs, self.index[rows])
-
-    @cached_property
-    def forward(self) -> Column:
-        """[n, J] forward seconds per layer kind, embedding, head."""
-        return self.costs.forward[self.index]
-
-    @cached_property
-    def backward(self) -> Column:
-        """[n, J, P] full backward seconds."""
-        return self.costs.backward[self.index]
-
-    @cached_property
-    def weight_grad(self) -> Column:
-        """[n, J] the part of backward that a split may delay."""
-        return self.costs.weight_grad_s[self.index]
-
-    @cached_property
-    def send_s(self) -> Column:
-        """[n] from the end of a pass to its activation, or gradient, on the neighbouring pipeline rank."""
-        return estimate_send_s(self.setting, self.network, self.layouts)
-
-    @cached_property
-    def busy_s(self) -> Column:
-        """[n] the part of ``send_s`` in which the sending rank waits; it lengthens the pass."""
-        return np.asarray(self.send_s * estimate_busy_share(self.setting, self.layouts))
-
-    @cached_property
-    def edge_s(self) -> Column:
-        """[n] the rest of ``send_s``: a delay that occupies no rank."""
-        return np.asarray(self.send_s - self.busy_s)
-
-    @cached_property
-    def vocabulary(self) -> VocabularyTraffic:
-        """What a vocabulary split over pipeline ranks sends for each micro-batch."""
-        return estimate_vocabulary_traffic(self.setting, self.network, self.layouts)
-
-    @cached_property
-    def contention(self) -> Column:
-        """[n] how many ranks share one processor core, at least 1; 1 on devices of their own."""
-        cores = self.setting.shared_cores
-        if cores is None:
-            return np.ones(len(self.layouts))
-        return np.maximum(self.layouts.world_size / cores, 1.0)
-
-    @cached_property
-    def jitter(self) -> Column:
-        """[n] share that waiting for the slowest of all devices adds: JITTER_STD · sqrt(2 ln N), and what stages 2
-        and 3 add by waiting in every layer."""
-        once = JITTER_STD * np.sqrt(2.0 * np.log(np.maximum(self.layouts.world_size, 1.0)))
-        return np.asarray(once + estimate_gather_jitter(self.setting, self.layouts))
-
-
-def price_layers(setting: Setting, network: Network, layouts: Layouts) -> PricedLayers:
-    """Lower and price each distinct combination of degrees once."""
-    split, index = distinct_splits(layouts, setting.workload.seq_len)
-    return PricedLayers(setting, network, layouts, estimate_layer_costs(setting, network, split), index)
-
-
-def estimate_send_s(setting: Setting, network: Network, layouts: Layouts, apart: Column | None = None) -> Column:
-    """[n] seconds of one send between stages: each tensor rank's message - twice, where the two directions take turns -
-    and, where shares of a whole activation were sent, the receivers' all-gather inside their node.
-
-    ``apart``: ranks between sender and receiver, where that is not what the mesh order says.
-    """
-    pipelined = np.where(layouts.pp > 1, 2, 1)
-    message = edge_bytes(setting, layouts)
-    stride = layouts.stride("pp") if apart is None else apart
-    send_s = estimate_collective_s(network, "p2p", message, pipelined, stride)
-    if setting.runtime.one_way_sends:
-        send_s = 2.0 * send_s
-    gather_s = estimate_collective_s(
-        network,
-        "all_gather",
-        message * layouts.tp,
-        _gathering_ranks(setting, layouts),
-        1,
-        setting.device.kernel_launch_s,
-    )
-    return np.asarray(send_s + gather_s)
-
-
-def estimate_received_level_bytes(layers: PricedLayers) -> Column:
-    """[n, L] bytes that one device sends by network level while receivers gather the shares of one activation."""
-    setting, layouts = layers.setting, layers.layouts
-    whole = edge_bytes(setting, layouts) * layouts.tp
-    ranks = _gathering_ranks(setting, layouts).astype(np.float64)
-    return estimate_level_bytes(layers.network, "all_gather", whole, ranks, np.ones_like(ranks))
-
-
-def _gathering_ranks(setting: Setting, layouts: Layouts) -> IntColumn:
-    """[n] tensor ranks that gather what stages send: 1 where each wants no more than its share."""
-    apart = (layouts.sequence_parallel > 0) | (layouts.pp == 1) | (not setting.runtime.scatters_pipeline_sends)
-    return np.where(apart, 1, layouts.tp)
-
-
-@dataclass(frozen=True)
-class RankWork:
-    """One micro-batch on each slot's rank, [n, S] seconds: all of the rank's chunks together, its sends apart."""
-
-    forward_s: Column
-    backward_s: Column
-    weight_grad_s: Column
-    sent_forward_s: Column
-    sent_backward_s: Column
-
-    @property
-    def forward_pass_s(self) -> Column:
-        """[n, S] with what the rank waits for its activations' sends."""
-        return self.forward_s + self.sent_forward_s
-
-    @property
-    def backward_pass_s(self) -> Column:
-        """[n, S] with what the rank waits for its gradients' sends."""
-        return self.backward_s + self.sent_backward_s
-
-
-def sum_work(layers: PricedLayers, assignment: Assignment) -> RankWork:
-    """Layer seconds times counts, and the two ends where they live; of several copies the mean."""
-    kinds = assignment.counts.shape[2]
-    copies = count_copies(layers.layouts)[:, None]
-    counts = assignment.counts.sum(axis=3)
-    embedding, head = assignment.embedding, assignment.head
-
-    def ends(column: Column) -> Column:
-        return embedding * column[:, kinds][:, None] + head * column[:, kinds + 1][:, None]
-
-    activations, gradients = count_sends(layers.layouts, assignment.rank)
-    forward_s = np.einsum("nsk,nk->ns", counts, layers.forward[:, :kinds]) + ends(layers.forward)
-    backward_s = np.einsum("nskp,nkp->ns", assignment.counts, layers.backward[:, :kinds, : assignment.counts.shape[3]])
-    weight_grad_s = np.einsum("nsk,nk->ns", counts, layers.weight_grad[:, :kinds]) + ends(layers.weight_grad)
-    return RankWork(
-        forward_s=forward_s / copies,
-        backward_s=(backward_s + ends(layers.backward[..., 0])) / copies,
-        weight_grad_s=weight_grad_s / copies,
-        sent_forward_s=activations * layers.busy_s[:, None],
-        sent_backward_s=gradients * layers.busy_s[:, None],
-    )
 
 
 @dataclass(frozen=True)
@@ -326,7 +161,7 @@ def price_pipeline(layers: PricedLayers, assignment: Assignment, kept: KeptBytes
     )
     held = estimate_held(setting, layouts, assignment, layers.costs, layers.index, kept)
     rows = PipelineRows(
-        makespan_s=_share_cores(layers, assignment, work, makespan_s),
+        makespan_s=share_cores(layers, assignment, work, makespan_s),
         real=assignment.multiplicity > 0,
         passes=estimate_rank_passes(setting, layouts, assignment.rank, work.forward_s, work.backward_s),
         claim_bytes=held.claim_bytes,
@@ -370,14 +205,3 @@ def price_memory(layers: PricedLayers, assignment: Assignment, kept: KeptBytes |
     params = estimate_local_params(layers.setting, layers.layouts, assignment)
     state = estimate_state_bytes(layers.setting, layers.layouts, params)
     return estimate_memory(layers.setting, layers.layouts, assignment, state, layers.costs, layers.index, kept)
-
-
-def _share_cores(layers: PricedLayers, assignment: Assignment, work: RankWork, makespan_s: Column) -> Column:
-    """Ranks that share cores finish no sooner than all their work divided by the cores."""
-    if layers.setting.shared_cores is None:
-        return makespan_s
-    layouts = layers.layouts
-    passes_s = (work.forward_pass_s + work.backward_pass_s) * assignment.multiplicity
-    one_pipeline = passes_s.sum(axis=1) * layouts.num_microbatches
-    all_work = one_pipeline * layouts.world_size / layouts.pp
-    return np.asarray(np.maximum(makespan_s, all_work / layers.setting.shared_cores))

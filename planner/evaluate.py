@@ -8,9 +8,10 @@ from functools import cached_property
 
 import numpy as np
 
+from costmodel.kept import KeptBytes
+from costmodel.layer_table import PricedLayers, price_layers
 from costmodel.layouts import Column, Layouts
-from costmodel.memory import KeptBytes
-from costmodel.price import Priced, PricedLayers, price, price_layers
+from costmodel.price import Priced, price
 from costmodel.schema.schedule import Schedule
 from planner.kept import count_kept
 from planner.mixed import estimate_edges, group_of_ranks, join_priced, join_times, price_groups

@@ -9,8 +9,8 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.kept import KeptMicrobatches
 from costmodel.layouts import Column
-from costmodel.memory import KeptMicrobatches
 from costmodel.schema.schedule import PassKind, Schedule
 
 Steps = NDArray[np.int64]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from costmodel.layer_table import PricedLayers
 from costmodel.layouts import POLICIES, Column, Layouts
-from costmodel.price import PricedLayers
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.plan import Plan, PlanLayer
 from planner.mixed import group_of_ranks, price_groups

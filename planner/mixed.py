@@ -16,14 +16,17 @@ from typing import Any, TypeVar
 import numpy as np
 
 from costmodel.dataparallel import StepExtras
+from costmodel.layer_table import PricedLayers, price_layers
 from costmodel.layouts import Assignment, Column, Layouts
 from costmodel.memory import MemoryColumns
 from costmodel.pipeline import estimate_busy_share, estimate_makespan_s
-from costmodel.price import Priced, PricedLayers, RankWork, estimate_send_s, price, price_layers
+from costmodel.price import Priced, price
+from costmodel.rank_work import RankWork
 from costmodel.schedules import SCHEDULES
 from costmodel.schema.cluster import ClusterSpec
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import AXES, Layout
+from costmodel.sends import estimate_send_s
 from planner.problem import Problem
 from planner.simulator import StageTimes
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from costmodel.price import PricedLayers
+from costmodel.layer_table import PricedLayers
 from costmodel.schema.schedule import Schedule
 from planner.schedules import SCHEDULES, PassTimes, build_schedule
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from costmodel.layouts import POLICIES, even_split
+from costmodel.even_split import even_split
+from costmodel.layouts import POLICIES
 from costmodel.schedules import SCHEDULES
 from costmodel.schema.errors import Infeasible, InvalidSpec
 from costmodel.schema.layout import Layout

@@ -14,8 +14,8 @@ from costmodel.layouts import Column
 from costmodel.memory import PARTS
 from costmodel.offload import estimate_copied_s
 from costmodel.pipeline import count_sends, edge_bytes
-from costmodel.price import estimate_received_level_bytes
 from costmodel.schema.prediction import Interval, MemoryPrediction, Prediction, StageMemory
+from costmodel.sends import estimate_received_level_bytes
 from planner.evaluate import Evaluated
 from planner.simulator import simulate
 
@@ -183,7 +183,7 @@ def _network(evaluated: Evaluated) -> dict[str, float]:
         share = network.traffic_share(2.0, layers.layouts.stride("pp").astype(np.float64))[0]
         message = estimate_sent_bytes("p2p", edge_bytes(evaluated.problem.setting, layers.layouts), 2)[0]
         crossed = share / max(float(share.sum()), 1e-30)
-        received = estimate_received_level_bytes(layers)[0]
+        received = estimate_received_level_bytes(layers.setting, network, layers.layouts)[0]
         total = total + sum(_sends(evaluated, rank)) * (message * crossed + received)
     if layout.vocab_parallel:
         total = total + microbatches * layers.vocabulary.sent_bytes[0]

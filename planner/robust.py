@@ -17,9 +17,11 @@ import numpy as np
 
 from costmodel.calibration.apply import applies_to
 from costmodel.calibration.parameters import read_path, write_path
+from costmodel.kept import KeptBytes
+from costmodel.layer_table import price_layers
 from costmodel.layouts import Assignment, Column, Layouts
-from costmodel.memory import KeptBytes, claim_budget_bytes
-from costmodel.price import price, price_layers
+from costmodel.memory import claim_budget_bytes
+from costmodel.price import price
 from costmodel.schema.calibration import Calibration
 from costmodel.schema.fit import Fit
 from costmodel.schema.plan import Robustness

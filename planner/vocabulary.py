@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from costmodel.layer_table import PricedLayers
 from costmodel.pipeline import count_barriers
-from costmodel.price import PricedLayers
 from planner.simulator import VocabTimes
 
 

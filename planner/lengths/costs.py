@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.layouts import SCHEDULE_CODES, Column, IntColumn, Layouts, uniform_assignment
+from costmodel.even_split import uniform_assignment
+from costmodel.layer_table import price_layers
+from costmodel.layouts import SCHEDULE_CODES, Column, IntColumn, Layouts
 from costmodel.memory import claim_budget_bytes
-from costmodel.price import Priced, price, price_layers
+from costmodel.price import Priced, price
 from costmodel.schema.errors import Infeasible
 from planner.lengths.admitted import Base, bases, check_constraints, group_shapes, splits_sequences
 from planner.lengths.groups import GroupProblem

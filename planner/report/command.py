@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 from itertools import groupby
 
-from costmodel.layouts import even_split
+from costmodel.even_split import even_split
 from costmodel.schedules import SCHEDULES
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import AXES, EXPERT_AXES

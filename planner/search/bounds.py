@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from costmodel.dataparallel import estimate_step_extras
+from costmodel.layer_table import PricedLayers
 from costmodel.layouts import Assignment, Column, IntColumn, Layouts
 from costmodel.memory import estimate_claim_bytes, estimate_communicator_bytes
 from costmodel.pipeline import (
@@ -21,7 +22,6 @@ from costmodel.pipeline import (
     estimate_least_in_flight,
     splits_backward,
 )
-from costmodel.price import PricedLayers
 from costmodel.state import LocalParams, estimate_local_params, estimate_state_bytes
 
 MAX_SHIFT = 6

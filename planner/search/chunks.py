@@ -10,9 +10,12 @@ from math import inf
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.layouts import Column, IntColumn, Layouts, counts_per_rank, even_split
-from costmodel.memory import KeptBytes, host_budget_bytes, nvme_budget_bytes
-from costmodel.price import PricedLayers, price
+from costmodel.even_split import counts_per_rank, even_split
+from costmodel.kept import KeptBytes
+from costmodel.layer_table import PricedLayers
+from costmodel.layouts import Column, IntColumn, Layouts
+from costmodel.memory import host_budget_bytes, nvme_budget_bytes
+from costmodel.price import price
 from costmodel.schedules import SCHEDULES
 from costmodel.schema.schedule import Schedule
 from costmodel.stages import Stages, stages_of

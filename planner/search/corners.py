@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from costmodel.layer_table import PricedLayers
 from costmodel.layouts import Column
-from costmodel.price import PricedLayers
 
 
 def corner_policies(layers: PricedLayers, num_kinds: int, policies: tuple[int, ...]) -> tuple[int, ...]:

@@ -15,10 +15,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
+from costmodel.kept import KeptMicrobatches
+from costmodel.layer_table import PricedLayers
 from costmodel.layouts import Column
-from costmodel.memory import KeptMicrobatches
 from costmodel.pipeline import count_barriers, count_copies
-from costmodel.price import PricedLayers
 from planner.search.fronts import (
     MAX_COMPOSITIONS,
     Fit,

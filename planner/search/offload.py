@@ -20,9 +20,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from costmodel.layouts import Assignment, Column, uniform_assignment
+from costmodel.even_split import uniform_assignment
+from costmodel.layer_table import PricedLayers
+from costmodel.layouts import Assignment, Column
 from costmodel.memory import PARTS
-from costmodel.price import PipelinePrices, PricedLayers, price_memory, price_pipeline
+from costmodel.price import PipelinePrices, price_memory, price_pipeline
 from costmodel.update import UpdateRates, estimate_update_rates
 from planner.constraints.rows import admits
 from planner.problem import Problem

@@ -11,16 +11,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.kept import KeptBytes, KeptMicrobatches, estimate_kept_bytes
+from costmodel.layer_table import PricedLayers
 from costmodel.layouts import Assignment, Column
-from costmodel.memory import (
-    PARTS,
-    KeptBytes,
-    KeptMicrobatches,
-    estimate_kept_bytes,
-    host_budget_bytes,
-    nvme_budget_bytes,
-)
-from costmodel.price import PricedLayers, price, price_memory, sum_work
+from costmodel.memory import PARTS, host_budget_bytes, nvme_budget_bytes
+from costmodel.price import price, price_memory
+from costmodel.rank_work import sum_work
 from costmodel.stages import stages_of
 from planner.kept import count_kept_microbatches
 from planner.order import build_order

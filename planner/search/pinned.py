@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from costmodel.even_split import counts_per_rank
+from costmodel.layer_table import PricedLayers
 from costmodel.layers import LayerCosts
-from costmodel.layouts import POLICIES, SCHEDULE_CODES, Column, Policy, counts_per_rank
-from costmodel.price import PricedLayers
+from costmodel.layouts import POLICIES, SCHEDULE_CODES, Column, Policy
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.model import LayerRun
 from costmodel.stages import stages_of

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from costmodel.layer_table import PricedLayers
 from costmodel.layouts import Column
-from costmodel.price import PricedLayers
 from costmodel.schedules import SCHEDULES
 from planner.evaluate import Evaluated, evaluate
 from planner.kept import count_ahead

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from costmodel.kept import KeptBytes, KeptMicrobatches
 from costmodel.layouts import Assignment, Column
-from costmodel.memory import KeptBytes, KeptMicrobatches
 from planner.evaluate import Evaluated
 from planner.problem import Problem
 

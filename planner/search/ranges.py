@@ -8,8 +8,10 @@ from math import ceil
 
 import numpy as np
 
-from costmodel.layouts import Assignment, even_split
-from costmodel.price import PricedLayers, sum_work
+from costmodel.even_split import even_split
+from costmodel.layer_table import PricedLayers
+from costmodel.layouts import Assignment
+from costmodel.rank_work import sum_work
 from costmodel.schedules import SCHEDULES
 from costmodel.stages import stages_of
 from planner.problem import Problem

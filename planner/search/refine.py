@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from costmodel.price import PricedLayers
+from costmodel.layer_table import PricedLayers
 from planner.evaluate import evaluate
 from planner.order import build_order
 from planner.placement import Placement

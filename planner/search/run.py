@@ -9,9 +9,9 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.layer_table import PricedLayers
 from costmodel.layouts import Column
 from costmodel.memory import claim_budget_bytes
-from costmodel.price import PricedLayers
 from planner.evaluate import Evaluated
 from planner.problem import Problem
 from planner.request import Request

@@ -15,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.columns import distinct_rows, take_rows
-from costmodel.layouts import Column, IntColumn, uniform_assignment
+from costmodel.even_split import uniform_assignment
+from costmodel.layer_table import PricedLayers, price_layers
+from costmodel.layouts import Column, IntColumn
 from costmodel.pipeline import count_copies, placement_codes
-from costmodel.price import PricedLayers, RowPrices, join_prices, price_layers, price_pipeline, price_state
+from costmodel.price import RowPrices, join_prices, price_pipeline, price_state
 from planner.problem import Problem
 from planner.search.bounds import (
     estimate_kept_floor_bytes,

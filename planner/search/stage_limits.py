@@ -10,8 +10,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.layouts import Assignment, Column, IntColumn, counts_per_rank, even_split
-from costmodel.memory import estimate_apart_bytes, estimate_claim_bytes, estimate_communicator_bytes
+from costmodel.even_split import counts_per_rank, even_split
+from costmodel.kept import estimate_apart_bytes
+from costmodel.layer_table import PricedLayers
+from costmodel.layouts import Assignment, Column, IntColumn
+from costmodel.memory import estimate_claim_bytes, estimate_communicator_bytes
 from costmodel.pipeline import (
     GPIPE,
     INTERLEAVED,
@@ -22,7 +25,6 @@ from costmodel.pipeline import (
     estimate_receive_bytes,
     splits_backward,
 )
-from costmodel.price import PricedLayers
 from costmodel.stages import Stages, stages_of
 from costmodel.state import estimate_local_params, estimate_state_bytes
 from planner.problem import Problem

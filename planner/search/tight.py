@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.layer_table import PricedLayers
 from costmodel.layouts import Column
 from costmodel.pipeline import count_copies, count_crossings, placement_codes
-from costmodel.price import PricedLayers
 from planner.problem import Problem
 from planner.search.bounds import least_evenness, least_in_flight, mean_state_bytes, placeable_worth
 from planner.search.corners import corner_policies

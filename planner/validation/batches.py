@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from costmodel.layer_table import price_layers
 from costmodel.layouts import Assignment, Column, Layouts
-from costmodel.price import Priced, price, price_layers
+from costmodel.price import Priced, price
 from planner.evaluate import Evaluated
 from planner.spread import names_of
 from planner.validation.catalog import Catalog

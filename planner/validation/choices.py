@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from costmodel.layouts import POLICIES, Policy, even_split
+from costmodel.even_split import even_split
+from costmodel.layouts import POLICIES, Policy
 from costmodel.schedules import SCHEDULES
 from costmodel.schema.errors import InvalidSpec, UnknownName
 from costmodel.schema.layout import Layout, RecomputePolicy

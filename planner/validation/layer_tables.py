@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from costmodel.layer_table import PricedLayers
 from costmodel.layers import LayerCosts, distinct_splits, estimate_layer_costs
 from costmodel.layouts import Layouts
-from costmodel.price import PricedLayers
 from planner.placement import Placement
 from planner.problem import Problem
 

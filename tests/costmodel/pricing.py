@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from costmodel.catalog.fit import NO_FIT
-from costmodel.layouts import Assignment, Layouts, uniform_assignment
+from costmodel.even_split import uniform_assignment
+from costmodel.layer_table import price_layers
+from costmodel.layouts import Assignment, Layouts
 from costmodel.ops import Split
-from costmodel.price import Priced, price, price_layers
+from costmodel.price import Priced, price
 from planner.problem import Problem
 from planner.request import Request, build_request
 from planner.search.space import enumerate_layouts

@@ -11,7 +11,7 @@ from pricing import make_problem, one_split
 
 from costmodel.layers import LayerCosts, estimate_layer_costs
 from costmodel.layouts import POLICIES, Policy
-from costmodel.schema.runtime import NarrowSaves
+from costmodel.schema.runtime_kernels import NarrowSaves
 
 SEQ_LEN = 4096
 NONE, SELECTIVE, FULL = (POLICIES.index(Policy(name)) for name in ("none", "selective", "full"))

@@ -9,9 +9,10 @@ import pytest
 from pricing import make_problem, price_uniform
 
 from costmodel.collectives import estimate_collective_s
-from costmodel.layouts import Layouts, even_split
+from costmodel.even_split import even_split
+from costmodel.layer_table import price_layers
+from costmodel.layouts import Layouts
 from costmodel.pipeline import count_sends, edge_bytes, estimate_busy_share, estimate_makespan_s
-from costmodel.price import price_layers
 from costmodel.schema.layout import Layout
 from costmodel.schema.schedule import PassKind
 from planner.evaluate import evaluate, stage_times

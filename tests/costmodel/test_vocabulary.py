@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from pricing import make_problem, one_split
 
+from costmodel.even_split import uniform_assignment
+from costmodel.layer_table import price_layers
 from costmodel.layers import LAYER_TERMS, estimate_layer_costs
-from costmodel.layouts import Layouts, uniform_assignment
+from costmodel.layouts import Layouts
 from costmodel.memory import PARTS
 from costmodel.pipeline import edge_bytes
-from costmodel.price import price, price_layers
+from costmodel.price import price
 from costmodel.schema.layout import Layout
 from costmodel.state import estimate_local_params
 from costmodel.vocabulary import STATISTIC_BYTES, estimate_vocabulary_traffic

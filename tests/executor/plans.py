@@ -9,7 +9,8 @@ from costmodel.schema.layout import Layout
 from costmodel.schema.model import AttentionBlock, LayerKind, LayerRun, MLPBlock, ModelSpec
 from costmodel.schema.plan import Certificate, Pipeline, Plan, PlanCluster, PlanLayer
 from costmodel.schema.prediction import Interval, MemoryPrediction, Prediction, StageMemory
-from costmodel.schema.runtime import KernelRules, MemoryRules, OverlapRules, Runtime, StateRules
+from costmodel.schema.runtime import MemoryRules, OverlapRules, Runtime, StateRules
+from costmodel.schema.runtime_kernels import KernelRules
 from costmodel.schema.schedule import Schedule
 from costmodel.schema.workload import Workload
 from planner.schedules import SCHEDULES, build_schedule

@@ -14,9 +14,9 @@ sys.path.insert(0, str(Path(__file__).parent / "search"))
 from exhaustive import random_placement
 from small_instances import build_model, build_request, random_request
 
-from costmodel.layouts import even_split
+from costmodel.even_split import even_split
+from costmodel.layer_table import price_layers
 from costmodel.memory import PARTS
-from costmodel.price import price_layers
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import Layout
 from costmodel.schema.plan import Certificate, Plan

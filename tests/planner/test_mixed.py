@@ -14,11 +14,11 @@ from small_instances import build_model
 from small_mixed import BETWEEN, build_mixed, group_of, join
 
 from costmodel.catalog.devices import load_device
-from costmodel.layouts import even_split
-from costmodel.price import estimate_send_s
+from costmodel.even_split import even_split
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import Layout
 from costmodel.schema.plan import Plan
+from costmodel.sends import estimate_send_s
 from planner.assemble import reprice
 from planner.evaluate import Evaluated, evaluate
 from planner.mixed import group_of_ranks

@@ -6,7 +6,8 @@ from math import prod
 
 import pytest
 
-from costmodel.layouts import Layouts, uniform_assignment
+from costmodel.even_split import uniform_assignment
+from costmodel.layouts import Layouts
 from costmodel.parameters import count_layer
 from costmodel.schema.layout import Layout
 from costmodel.state import estimate_local_params

@@ -11,14 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.dataparallel import estimate_step_extras
+from costmodel.kept import estimate_apart_bytes
+from costmodel.layer_table import PricedLayers
 from costmodel.layouts import POLICIES, Assignment, BoolColumn, Column
-from costmodel.memory import (
-    estimate_apart_bytes,
-    estimate_claim_bytes,
-    estimate_communicator_bytes,
-    host_budget_bytes,
-    nvme_budget_bytes,
-)
+from costmodel.memory import estimate_claim_bytes, estimate_communicator_bytes, host_budget_bytes, nvme_budget_bytes
 from costmodel.pipeline import (
     GPIPE,
     ONE_F_ONE_B,
@@ -27,7 +23,6 @@ from costmodel.pipeline import (
     estimate_receive_bytes,
     splits_backward,
 )
-from costmodel.price import PricedLayers
 from costmodel.state import estimate_local_params, estimate_state_bytes
 from planner.search.bounds import fewest_layers, mean_rank, placeable_worth
 from planner.search.groups.rows import MixedRows

@@ -16,7 +16,8 @@ from math import inf
 
 import numpy as np
 
-from costmodel.layouts import Column, even_split
+from costmodel.even_split import even_split
+from costmodel.layouts import Column
 from costmodel.schedules import SCHEDULES
 from planner.evaluate import Evaluated, evaluate
 from planner.kept import count_ahead

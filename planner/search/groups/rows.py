@@ -9,8 +9,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.layer_table import PricedLayers
 from costmodel.layouts import Column, IntColumn, Layouts
-from costmodel.price import PricedLayers
 from planner.mixed import Edges, estimate_edges, group_of_ranks, price_groups
 from planner.problem import Problem
 from planner.search.pinned import pin_costs

@@ -19,7 +19,8 @@ from small_instances import (
 from small_mixed import random_mixed
 
 from costmodel.catalog.runtimes import load_runtime
-from costmodel.layouts import POLICIES, SCHEDULE_CODES, uniform_assignment
+from costmodel.even_split import uniform_assignment
+from costmodel.layouts import POLICIES, SCHEDULE_CODES
 from costmodel.memory import HOST_SHARE
 from costmodel.price import price
 from costmodel.schedules import SCHEDULES

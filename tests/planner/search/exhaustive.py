@@ -15,16 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from costmodel.layouts import Assignment, counts_per_rank, even_split
-from costmodel.memory import (
-    KeptBytes,
-    KeptMicrobatches,
-    MemoryColumns,
-    estimate_kept_bytes,
-    host_budget_bytes,
-    nvme_budget_bytes,
-)
-from costmodel.price import PricedLayers, price
+from costmodel.even_split import counts_per_rank, even_split
+from costmodel.kept import KeptBytes, KeptMicrobatches, estimate_kept_bytes
+from costmodel.layer_table import PricedLayers
+from costmodel.layouts import Assignment
+from costmodel.memory import MemoryColumns, host_budget_bytes, nvme_budget_bytes
+from costmodel.price import price
 from costmodel.stages import Stages, stages_of
 from planner.evaluate import Evaluated, cores_per_pipeline, evaluate, kept_bytes, stage_times
 from planner.kept import count_kept_microbatches

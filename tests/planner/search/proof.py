@@ -12,8 +12,9 @@ from exhaustive import TooLarge, best_placement, kept_of, random_placement
 from small_instances import price_space
 from small_mixed import best_of_all, run_of, splits
 
+from costmodel.layer_table import PricedLayers, price_layers
 from costmodel.memory import claim_budget_bytes
-from costmodel.price import PricedLayers, price, price_layers
+from costmodel.price import price
 from costmodel.schema.errors import Infeasible
 from planner.evaluate import Evaluated, evaluate
 from planner.placement import Placement

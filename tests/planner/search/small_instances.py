@@ -11,9 +11,9 @@ import numpy as np
 from costmodel.catalog.clusters import default_cluster
 from costmodel.catalog.devices import load_device
 from costmodel.catalog.runtimes import load_runtime
+from costmodel.layer_table import PricedLayers, price_layers
 from costmodel.layouts import Layouts
 from costmodel.memory import claim_budget_bytes
-from costmodel.price import PricedLayers, price_layers
 from costmodel.schema.cluster import ClusterSpec
 from costmodel.schema.model import ModelSpec
 from costmodel.schema.runtime import Runtime

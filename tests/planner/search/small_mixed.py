@@ -14,7 +14,7 @@ from small_instances import SHAPES, build_model, slower
 from costmodel.catalog.clusters import default_cluster
 from costmodel.catalog.devices import load_device
 from costmodel.catalog.runtimes import load_runtime
-from costmodel.layouts import even_split
+from costmodel.even_split import even_split
 from costmodel.schema.cluster import ClusterSpec, DeviceSpec, NetworkLevel, NodeGroup
 from costmodel.schema.model import ModelSpec
 from costmodel.schema.runtime import Runtime

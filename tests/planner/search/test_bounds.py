@@ -12,8 +12,9 @@ from exhaustive import best_placement, kept_of, random_placement
 from small_instances import build_model, build_request, price_space, random_request, random_state_request
 
 from costmodel.catalog.runtimes import load_runtime
-from costmodel.layouts import even_split
-from costmodel.price import PricedLayers, price
+from costmodel.even_split import even_split
+from costmodel.layer_table import PricedLayers
+from costmodel.price import price
 from costmodel.schedules import SCHEDULES
 from planner.evaluate import Evaluated, evaluate
 from planner.placement import Placement

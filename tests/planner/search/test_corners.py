@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_instances import build_model, build_request, with_every_policy
 
-from costmodel.price import PricedLayers, price_layers
+from costmodel.layer_table import PricedLayers, price_layers
 from planner.problem import Problem
 from planner.search.bounds import placeable_worth
 from planner.search.corners import corner_policies

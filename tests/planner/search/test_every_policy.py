@@ -11,9 +11,9 @@ import pytest
 from exhaustive import best_placement, random_placement
 from small_instances import build_model, build_request, with_budget, with_every_policy, with_request
 
+from costmodel.layer_table import price_layers
 from costmodel.layouts import POLICIES
 from costmodel.memory import HOST_SHARE, claim_budget_bytes
-from costmodel.price import price_layers
 from planner.evaluate import evaluate
 from planner.problem import Problem
 from planner.request import Request

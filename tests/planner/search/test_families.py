@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_instances import build_model, build_request
 
-from costmodel.price import price_layers
+from costmodel.layer_table import price_layers
 from planner.evaluate import evaluate
 from planner.placement import Placement
 from planner.problem import Problem

@@ -19,8 +19,8 @@ from small_instances import (
     with_request,
 )
 
+from costmodel.layer_table import price_layers
 from costmodel.memory import claim_budget_bytes
-from costmodel.price import price_layers
 from costmodel.schema.errors import Infeasible, SolverTimeout
 from costmodel.schema.plan import Plan
 from planner.problem import Problem

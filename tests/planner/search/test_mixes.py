@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from small_instances import build_model, build_request, with_every_policy
 
+from costmodel.kept import KeptMicrobatches
+from costmodel.layer_table import PricedLayers, price_layers
 from costmodel.layouts import POLICIES, Policy
-from costmodel.memory import KeptMicrobatches
-from costmodel.price import PricedLayers, price_layers
 from planner.problem import Problem
 from planner.search.fronts import list_compositions, undominated_rows
 from planner.search.mixes import MixChooser, Room, Slot

@@ -10,7 +10,7 @@ import pytest
 from exhaustive import all_mixes
 from small_instances import build_model, build_request, random_request
 
-from costmodel.price import PricedLayers, price_layers
+from costmodel.layer_table import PricedLayers, price_layers
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.mixes import Slot

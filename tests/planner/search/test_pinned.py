@@ -9,9 +9,9 @@ import pytest
 from small_instances import build_model, build_request, with_budget, with_request
 
 from costmodel.catalog.runtimes import load_runtime
+from costmodel.layer_table import price_layers
 from costmodel.layouts import POLICIES, Layouts
 from costmodel.memory import claim_budget_bytes
-from costmodel.price import price_layers
 from costmodel.schema.errors import InvalidSpec
 from planner.assemble import reprice
 from planner.constraints import LayerPin

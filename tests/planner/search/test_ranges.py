@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_instances import build_model, build_request
 
-from costmodel.price import PricedLayers, price_layers
+from costmodel.layer_table import PricedLayers, price_layers
 from planner.problem import Problem
 from planner.search.place import place
 from planner.search.policies import policy_sets

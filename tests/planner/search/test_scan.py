@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 from small_instances import build_model, build_request, random_request
 
-from costmodel.layouts import Layouts, uniform_assignment
-from costmodel.price import price, price_layers
+from costmodel.even_split import uniform_assignment
+from costmodel.layer_table import price_layers
+from costmodel.layouts import Layouts
+from costmodel.price import price
 from planner.problem import Problem
 from planner.search.best_first import search
 from planner.search.bounds import estimate_memory_floor_bytes, estimate_time_floor_s

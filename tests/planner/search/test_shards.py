@@ -10,8 +10,10 @@ import pytest
 from small_instances import build_model, build_request, slower, with_request
 
 from costmodel.catalog.runtimes import load_runtime
-from costmodel.layouts import Layouts, uniform_assignment
-from costmodel.price import Priced, price, price_layers
+from costmodel.even_split import uniform_assignment
+from costmodel.layer_table import price_layers
+from costmodel.layouts import Layouts
+from costmodel.price import Priced, price
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import Layout
 from planner.problem import Problem

@@ -11,7 +11,7 @@ from exhaustive import best_placement, random_placement
 from small_instances import build_model, build_request, with_request
 
 from costmodel.catalog.runtimes import load_runtime
-from costmodel.price import price_layers
+from costmodel.layer_table import price_layers
 from costmodel.schema.errors import InvalidSpec
 from planner.assemble import reprice
 from planner.cli.files import plan_from
