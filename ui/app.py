@@ -29,9 +29,13 @@ WITHOUT_ANSWER: Mapping[Callable[[Answer], None], Callable[[], None]] = MappingP
 def main() -> None:
     """Draw the page that the address names; the first of ``PAGES`` - title, icon, what draws it - opens."""
     st.set_page_config(page_title="Parlay", page_icon=":material/grid_view:", layout="wide")
+    # Drawn here and not by the pages: what is asked then stays as it is from one page to the next.
+    sidebar = Sidebar()
     page = st.navigation(
         [
-            st.Page(_drawing(show), title=title, icon=icon, url_path=title.lower(), default=show is answer.show)
+            st.Page(
+                _drawing(sidebar, show), title=title, icon=icon, url_path=title.lower(), default=show is answer.show
+            )
             for title, icon, show in PAGES
         ],
         position="top",
@@ -40,9 +44,8 @@ def main() -> None:
     page.run()
 
 
-def _drawing(show: Callable[[Answer], None]) -> Callable[[], None]:
+def _drawing(sidebar: Sidebar, show: Callable[[Answer], None]) -> Callable[[], None]:
     def draw() -> None:
-        sidebar = Sidebar()
         try:
             found = _find(sidebar)
         except ParlayError as error:

@@ -33,7 +33,7 @@ TERMS: dict[str, str] = {
 
 PARTS: dict[str, str] = {
     "params": BLUE, "grads": SKY, "optimizer": GREEN, "activations": ORANGE, "logits": PINK, "gathered": VERMILION,
-    "working": "#8C510A", "pending": "#5AB4AC", "buffers": "#BDBDBD",
+    "working": "#8C510A", "pending": "#5AB4AC", "buffers": "#BDBDBD", "workspace": "#636363",
 }  # fmt: skip
 """Each part of a device's memory."""
 
@@ -45,14 +45,21 @@ def colours_of(names: Iterable[str], known: dict[str, str]) -> dict[str, str]:
     return {name: known.get(name) or CYCLE[next(others) % len(CYCLE)] for name in names}
 
 
+def lighter(colour: str) -> str:
+    """Half way from ``#RRGGBB`` to white: black is read on it on either page."""
+    return "#" + "".join(f"{(int(colour[at : at + 2], 16) + 255) // 2:02X}" for at in (1, 3, 5))
+
+
 def styled(figure: go.Figure, *, height: int, **layout: Any) -> go.Figure:
-    """The figure with the house's look. Text colours are left to the page, light or dark."""
+    """The figure with the house's look: its legend above the plot, where no axis is in the way. Text colours are left
+    to the page, light or dark.
+    """
     figure.update_layout(
         height=height,
         margin={"l": 8, "r": 8, "t": 8, "b": 8},
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
-        legend={"orientation": "h", "y": -0.18, "x": 0, "yanchor": "top", "traceorder": "normal"},
+        legend={"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "traceorder": "normal"},
         hoverlabel={"align": "left"},
         uirevision="keep",
     )

@@ -11,7 +11,7 @@ import pytest
 from costmodel.schema.plan import Plan
 from planner.request import build_request
 from planner.search.find import find_plan
-from ui import answers, charts
+from ui import answers
 from ui.cluster_text import cluster_text
 from ui.downloads import files_of
 from ui.question import Question
@@ -69,18 +69,6 @@ def test_files_are_what_the_command_line_reads(pipelined: Plan) -> None:
     ranks = {event["pid"] for event in json.loads(files["Trace"])["traceEvents"]}
     assert ranks == set(range(4))
     assert len(list(csv.reader(io.StringIO(files["Schedule"])))) == 4
-
-
-def test_bars_of_time_sum_to_the_step(pipelined: Plan) -> None:
-    exposed, hidden = charts.step_time(pipelined).data
-    assert sum(exposed.x) == pytest.approx(pipelined.prediction.step_time_s.mean, rel=5e-3)
-    assert sum(hidden.x) > 0
-
-
-def test_bars_of_memory_sum_to_what_the_device_holds(pipelined: Plan) -> None:
-    bars = charts.memory(pipelined).data
-    for place, rank in enumerate(pipelined.prediction.memory.per_stage):
-        assert sum(bar.x[place] for bar in bars) * 2**30 == pytest.approx(rank.device_bytes)
 
 
 def test_an_answer_is_searched_once_and_the_oldest_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -53,7 +53,8 @@ def predicted_against_measured(results: Sequence[PricedRow], group: str) -> go.F
     ticks = {"type": "log", "range": [log10(low), log10(high)], "dtick": 1, "tick0": ends[0]}
     return styled(
         figure, height=520, xaxis={**ticks, "title": "measured seconds a step"},
-        yaxis={**ticks, "title": "predicted seconds a step"}, legend={"orientation": "v", "y": 1, "x": 1.01},
+        yaxis={**ticks, "title": "predicted seconds a step"},
+        legend={"orientation": "v", "y": 1, "yanchor": "top", "x": 1.01},
     )  # fmt: skip
 
 

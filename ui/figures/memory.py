@@ -6,46 +6,62 @@ import plotly.graph_objects as go
 
 from costmodel.schema.plan import Plan
 from planner.report.terms import label
-from planner.report.units import gibibytes
+from planner.report.units import size
 from ui.palette import GREY, PARTS, VERMILION, colours_of, styled
 
 GIB = 2.0**30
+ROW, MOST_HEIGHT = 30, 520
 
 
 def memory(plan: Plan) -> go.Figure:
-    """GiB a rank: the parts of what is allocated, what the allocator and the driver hold beside, and the capacity."""
-    ranks = plan.prediction.memory.per_stage
+    """A bar a rank: the parts of what is allocated, what the allocator and the driver hold beside, and the capacity of
+    its own device. In GiB, or in MiB where all tensors together are less than one."""
+    prediction = plan.prediction.memory
+    ranks, whole = prediction.per_stage, prediction.capacity_bytes
+    unit, unit_bytes = ("GiB", GIB) if prediction.allocated_bytes >= GIB else ("MiB", 2.0**20)
+    rows = [rank.rank for rank in ranks]
     names = [name for name in ranks[0].parts if any(rank.parts.get(name, 0.0) > 0 for rank in ranks)]
     colours = colours_of(names, PARTS)
-    rows = [f"rank {rank.rank}" for rank in ranks]
-    beside = {
-        "fragmentation": [rank.reserved_bytes - rank.allocated_bytes for rank in ranks],
-        "context": [rank.device_bytes - rank.reserved_bytes for rank in ranks],
-    }
-    bars = [
-        _bar(label(name), rows, [rank.parts.get(name, 0.0) for rank in ranks], {"color": colours[name]})
-        for name in names
-    ]
-    bars += [
-        _bar(name, rows, sizes, {"color": "rgba(0,0,0,0)", "line": {"color": GREY, "width": 1},
-                                 "pattern": {"shape": shape, "fgcolor": GREY, "size": 6}})
-        for (name, sizes), shape in zip(beside.items(), ("/", "."), strict=True)
-    ]  # fmt: skip
-    figure = go.Figure(bars)
-    whole = plan.prediction.memory.capacity_bytes
-    for capacity in {rank.capacity_bytes or whole for rank in ranks}:
-        figure.add_vline(
-            x=capacity / GIB, line={"color": VERMILION, "width": 2, "dash": "dash"},
-            annotation={"text": f"{gibibytes(capacity)} GiB there", "yref": "paper", "y": 1, "yanchor": "bottom"},
+    bars: dict[str, tuple[list[float], dict[str, object]]]
+    bars = {label(name): ([rank.parts.get(name, 0.0) for rank in ranks], {"color": colours[name]}) for name in names}
+    bars["fragmentation"] = ([rank.reserved_bytes - rank.allocated_bytes for rank in ranks], _hatched("/"))
+    bars["driver and libraries"] = ([rank.device_bytes - rank.reserved_bytes for rank in ranks], _hatched("."))
+    figure = go.Figure(
+        [
+            go.Bar(
+                name=name, y=rows, x=[one / unit_bytes for one in sizes], orientation="h", marker=marker,
+                customdata=[size(one) for one in sizes],
+                hovertemplate="rank %{y}<br><b>" + name + "</b>: %{customdata}<extra></extra>",
+            )
+            for name, (sizes, marker) in bars.items()
+            if any(sizes)
+        ]
+    )  # fmt: skip
+    capacities = [rank.capacity_bytes or whole for rank in ranks]
+    full = max(rank.device_bytes for rank in ranks)
+    # A device of which next to nothing is used would squeeze the bars into its corner.
+    if max(capacities) < 4 * full:
+        figure.add_scatter(
+            name="what the device has", mode="lines", line={"color": VERMILION, "width": 2, "dash": "dash"},
+            x=[at / unit_bytes for at in capacities for _ in range(2)],
+            y=[rank.rank + side for rank in ranks for side in (-0.5, 0.5)],
+            text=[f"{rank.device or plan.cluster.device}: {size(at)}"
+                  for rank, at in zip(ranks, capacities, strict=True) for _ in range(2)],
+            hovertemplate="%{text}<extra></extra>",
         )  # fmt: skip
+        full = max(full, *capacities)
+    few = len(ranks) * ROW <= MOST_HEIGHT
     return styled(
-        figure, height=130 + max(26 * len(ranks), 60), barmode="stack", yaxis={"autorange": "reversed"},
-        xaxis={"title": "GiB a device", "rangemode": "tozero"}, margin={"l": 8, "r": 8, "t": 28, "b": 8},
+        figure, height=130 + max(min(ROW * len(ranks), MOST_HEIGHT), 60), barmode="stack", bargap=0.25 if few else 0.05,
+        yaxis={"range": [len(ranks) - 0.5, -0.5], "tickprefix": "rank ", "dtick": 1 if few else None,
+               "tickformat": "d", "showgrid": False},
+        xaxis={"title": f"{unit} a GPU", "range": [0, 1.02 * full / unit_bytes]},
     )  # fmt: skip
 
 
-def _bar(name: str, rows: list[str], sizes: list[float], marker: dict[str, object]) -> go.Bar:
-    return go.Bar(
-        name=name, y=rows, x=[size / GIB for size in sizes], orientation="h", marker=marker,
-        hovertemplate="%{y}<br><b>" + name + "</b>: %{x:.2f} GiB<extra></extra>",
-    )  # fmt: skip
+def _hatched(shape: str) -> dict[str, object]:
+    return {
+        "color": "rgba(0,0,0,0)",
+        "line": {"color": GREY, "width": 1},
+        "pattern": {"shape": shape, "fgcolor": GREY, "size": 6},
+    }
