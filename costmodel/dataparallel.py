@@ -7,7 +7,7 @@ is split alone. ``RankPasses`` is what they may hide behind, and how often they 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -167,8 +167,8 @@ def estimate_step_extras(
 ) -> StepExtras:  # fmt: skip
     """``expose_traffic`` of ``estimate_state_traffic`` behind ``estimate_rank_passes``.
 
-    ``alike``: [n] equal where rows have the same parameters, layers and groups, so that their traffic is priced once;
-    None: each row is priced.
+    ``alike``: [n] equal where rows have the same parameters, layers and groups, whatever share of the optimizer is on
+    the host, so that their traffic is priced once; None: each row is priced.
     """
     passes = estimate_rank_passes(setting, layouts, rank, forward_s, backward_s)
     if alike is None:
@@ -179,7 +179,8 @@ def estimate_step_extras(
     traffic = estimate_state_traffic(
         setting, network, layouts.take(rows), take_rows(params, rows), layers[rows], hiding
     )
-    return expose_traffic(setting, take_rows(traffic, place), passes)
+    own_share = replace(take_rows(traffic, place), optimizer_offload=layouts.optimizer_offload[:, None])
+    return expose_traffic(setting, own_share, passes)
 
 
 def _hide(most_s: Passes, kinds: Iterable[PassKind], behind_s: Column) -> Passes:

@@ -58,7 +58,9 @@ class PricedSpace:
         layers = self.outer.take(outer[rows])
         assignment = uniform_assignment(self.problem.kinds, self.problem.num_kinds, layers.layouts, policy)
         pipeline = price_pipeline(layers, assignment)
-        rows, back = distinct_rows(inner * (self._stages.max() + 1) + self._stages[outer])
+        alike = inner * (self._stages.max() + 1) + self._stages[outer]
+        # Shares of the optimizer that were sized since are no part of the inner row.
+        rows, back = distinct_rows(np.where(numbers < self.space.num_tabled, alike, -1 - numbers))
         held = place[rows]
         _, state = price_state(self.take(numbers[rows]), take_rows(pipeline.params, held), pipeline.num_layers[held])
         return join_prices(layers.setting, take_rows(pipeline.rows, place), take_rows(state, back))

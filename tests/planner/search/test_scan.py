@@ -12,15 +12,24 @@ from small_instances import build_model, build_request, random_request
 from costmodel.even_split import uniform_assignment
 from costmodel.layer_table import price_layers
 from costmodel.layouts import Layouts
+from costmodel.pipeline import count_copies
 from costmodel.price import price
 from planner.problem import Problem
 from planner.search.best_first import search
-from planner.search.bounds import estimate_memory_floor_bytes, estimate_time_floor_s
+from planner.search.bounds import estimate_memory_floor_bytes, estimate_time_floor_s, extras_floor_s
 from planner.search.policies import policy_sets
-from planner.search.scan import PricedSpace, Scan
-from planner.search.space import enumerate_space
+from planner.search.scan import MOST_COPIES, PricedSpace, Scan
+from planner.search.space import Rows, Space, enumerate_space
 
 SEEDS = range(6)
+
+
+def with_shares(space: Space, seed: int) -> Rows:
+    """Some layouts of a space, and of a few two more each that differ in how much of the optimizer is on the host."""
+    draw = Random(seed)
+    numbers = np.array(draw.sample(range(len(space)), min(200, len(space))))
+    sized = space.add_shares(numbers[:20].repeat(2), np.array([draw.random() for _ in numbers[:20].repeat(2)]))
+    return np.concatenate([numbers, sized])
 
 
 @pytest.mark.parametrize("seed", SEEDS)
@@ -28,13 +37,24 @@ def test_shared_prices_are_each_layouts_own(seed: int) -> None:
     request = random_request(seed)
     problem, space = Problem.from_request(request), enumerate_space(request)
     priced = PricedSpace(problem, space)
-    numbers = np.array(Random(seed).sample(range(len(space)), min(200, len(space))))
+    numbers = with_shares(space, seed)
     for policy in policy_sets(request)[0]:
         layers = price_layers(problem.setting, problem.network, space.take(numbers))
         alone = price(layers, uniform_assignment(problem.kinds, problem.num_kinds, layers.layouts, policy))
         shared = priced.price_uniform(numbers, policy)
         for name in ("step_time_s", "claim_bytes", "peak_claim_bytes", "fits_host"):
             np.testing.assert_array_equal(getattr(shared, name), getattr(alone, name), err_msg=name)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_shared_floors_are_each_layouts_own(seed: int) -> None:
+    request = random_request(seed)
+    problem, space = Problem.from_request(request), enumerate_space(request)
+    numbers = with_shares(space, seed)
+    layers = PricedSpace(problem, space).take(numbers)
+    about = (problem.kinds, problem.num_kinds, policy_sets(request)[0])
+    alike = space.split(numbers)[1] * MOST_COPIES + count_copies(layers.layouts).astype(np.int64)
+    np.testing.assert_array_equal(extras_floor_s(layers, *about, alike), extras_floor_s(layers, *about))
 
 
 @pytest.mark.parametrize("seed", SEEDS)
