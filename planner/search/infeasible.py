@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from costmodel.catalog.runtimes import load_runtime
 from costmodel.memory import claim_budget_bytes
-from costmodel.schema.errors import Infeasible
-from planner.constraints import shown
+from costmodel.schema.errors import Infeasible, InvalidSpec
+from planner.constraints import check_runtime, shown
 from planner.constraints.words import options_of, words_of
 from planner.problem import Problem
 from planner.request import Request
@@ -19,6 +20,9 @@ LARGEST_FACTOR = 64
 
 ANY_GAP = 0.99
 """Gap of the trial searches: any layout that fits will do."""
+
+WIDEST = "megatron"
+"""The runtime whose file declares the most techniques."""
 
 PATIENCE_S = 2.0
 """Seconds for each of them."""
@@ -55,7 +59,9 @@ def explain_infeasible(request: Request, problem: Problem, outcome: Outcome) -> 
             f"{name} does not fit on {devices} {request.device.name}: layouts come as low as {short:.1f} GiB on"
             f" average, but no placement keeps every stage inside {room:.1f} GiB reserved"
         )
-    return Infeasible(message + said_constraints(request), _reasons(outcome), _way_out(request))
+    other = _other_runtime(request)
+    wider = "" if other is None else f"with --runtime {other} a layout fits; else "
+    return Infeasible(message + said_constraints(request), _reasons(outcome), wider + _way_out(request))
 
 
 def _loosened(request: Request) -> list[str]:
@@ -88,6 +94,19 @@ def said_constraints(request: Request) -> str:
     """`` under --fix tp=8, --forbid pp``, or nothing."""
     said = options_of(words_of(request))
     return f" under {', '.join(said)}" if said else ""
+
+
+def _other_runtime(request: Request) -> str | None:
+    """The runtime with most techniques, where that is another one and some layout fits with it."""
+    if request.runtime.name == WIDEST:
+        return None
+    runtime = load_runtime(WIDEST, request.fit)
+    other = replace(request, runtime=runtime, gap=ANY_GAP, time_limit_s=PATIENCE_S)
+    try:
+        check_runtime(request, runtime)
+    except InvalidSpec:
+        return None
+    return WIDEST if search(other, Problem.from_request(other)).best is not None else None
 
 
 def _way_out(request: Request) -> str:

@@ -46,6 +46,14 @@ def test_too_large_a_model_says_what_it_needs_and_what_would_do() -> None:
     assert find_plan(whole).prediction.memory.fits_probability >= 0.95
 
 
+def test_a_runtime_with_which_it_fits_is_named() -> None:
+    """Experts of 47B parameters, gathered whole where no rank may hold some of them."""
+    question = {"model": "mixtral-8x7b", "gpus": 8, "seq_len": 4096, "global_batch_size": 8, "calibration": "none"}
+    hint = refusal(build_catalog_request(**question)).hint or ""  # type: ignore[arg-type]
+    assert hint.startswith("with --runtime megatron a layout fits; else try --gpus 16")
+    assert find_plan(build_catalog_request(**question, runtime="megatron", gap=0.5, top=0)).layout.ep > 1  # type: ignore[arg-type]
+
+
 def test_a_batch_that_does_not_divide_says_so() -> None:
     """Seven devices, batch 16, heads that 7 does not divide, and no pipeline: no degree can be seven."""
     error = refusal(build_request(build_model(num_layers=6), 7, gpus_per_node=7))
