@@ -1,7 +1,9 @@
-"""What decisions cost and say: a scaling curve's wall time, and the goodput of its plans.
+"""What decisions cost and say: the time of a scaling curve, the goodput of its plans, the fewest GPUs for deadlines.
 
-python benchmarks/decisions.py                  the curve of llama-70b on 8..1024 H100, and the goodput on it
-python benchmarks/decisions.py --gpus 8..64     another curve
+python benchmarks/decisions.py                       the curve of llama-70b on 8..1024 H100, the goodput on it, and how
+                                                     many H100 train it on 15T tokens in 30, 60, 120 and 365 days
+python benchmarks/decisions.py --gpus 8..64          another curve
+python benchmarks/decisions.py --deadlines 90d,1y    other deadlines
 """
 
 from __future__ import annotations
@@ -12,15 +14,21 @@ import platform
 import time
 from collections.abc import Sequence
 
+from costmodel.schema.errors import Infeasible
 from costmodel.schema.plan import Plan
 from planner.decisions.counts import parse_counts
 from planner.decisions.curve import find_point, pareto_front
 from planner.decisions.failures import Reliability, estimate_goodput
-from planner.decisions.question import Question
+from planner.decisions.fewest import find_fewest
+from planner.decisions.question import Question, build_question
+from planner.decisions.units import duration
 from planner.request import Request, build_request
 from planner.search import find_plan
+from planner.sizes import Sizes
 
 MODEL = "llama-70b"
+TOKENS = "15T"
+NODE = 8
 
 
 def ask(devices: int | None, batch: int | None = None) -> Request:
@@ -67,11 +75,30 @@ def print_goodput(plans: Sequence[Plan]) -> None:
             )
 
 
+def print_fewest(deadlines: Sequence[str]) -> None:
+    """One line per deadline: the fewest GPUs or why none, what is known of the others, and what finding out cost."""
+    print(f"\nthe fewest H100 that train {MODEL} on {TOKENS} tokens in time\n")
+    for deadline in deadlines:
+        began, cpu = time.perf_counter(), time.process_time()
+        try:
+            curve = find_fewest(find_plan, ask, Sizes(NODE), build_question(tokens=TOKENS, deadline=deadline))
+            assert curve.chosen is not None
+            said = [f"{curve.chosen.devices:,} GPUs, {duration(curve.chosen.figures[0])}", curve.said]
+        except Infeasible as error:
+            said = [error.message, *error.reasons, error.hint]
+        print(
+            f"{deadline:>6}{time.perf_counter() - began:>8.2f} s, {time.process_time() - cpu:.2f} s of processor time"
+        )
+        print("".join(f"{'':>8}{sentence}\n" for sentence in said), end="")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gpus", default="8..1024", help="numbers of GPUs (default 8..1024)")
+    parser.add_argument("--deadlines", default="30d,60d,120d,365d", help="deadlines (default 30d,60d,120d,365d)")
     options = parser.parse_args(arguments)
     print_goodput(print_curve(parse_counts(options.gpus)))
+    print_fewest(options.deadlines.split(","))
 
 
 if __name__ == "__main__":

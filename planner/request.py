@@ -37,7 +37,8 @@ class Request(Constraints):
     ``device``: of the cluster's first group of nodes; ``other_devices``: of its further unlike groups, in order.
     ``free_bytes``: already taken from ``device``.
     ``fit_probability``: the least P(fits) of a feasible layout. ``gap``: stop when (best - bound) / best is below.
-    ``within_s``: layouts whose step takes no less are no answer, and are not looked for.
+    ``within_s``: layouts whose step takes no less are no answer, and are not looked for. ``enough_s``: a
+    layout whose step takes no more ends the search.
     ``robust``: the best plan under what is not known of the model's figures, not the fastest by mean.
     ``assumptions``: one sentence for everything that was defaulted.
     """
@@ -53,6 +54,7 @@ class Request(Constraints):
     gap: float = 0.01
     time_limit_s: float = 60.0
     within_s: float = math.inf
+    enough_s: float = 0.0
     top: int = 5
     robust: bool = False
     assumptions: tuple[str, ...] = ()
@@ -209,30 +211,6 @@ def _hold_free(devices: Sequence[DeviceSpec], free_bytes: float, assumptions: li
     return [device.model_copy(update={"memory_bytes": device.memory_bytes - free_bytes}) for device in devices]
 
 
-def node_size(
-    gpu: str | None = None, cluster: str | Path | None = None, gpus_per_node: int | None = None
-) -> tuple[int, int | None]:
-    """Devices in a node of the machine that ``build_request`` would take, and how many it has; None: as many as asked.
-
-    Raises as ``build_request`` does.
-    """
-    from costmodel.catalog.clusters import default_node_size, load_cluster
-    from costmodel.catalog.devices import load_device
-
-    if cluster is not None:
-        machine = load_cluster(cluster)
-        return machine.groups[0].devices_per_node, machine.num_devices
-    return gpus_per_node or default_node_size(load_device(gpu or "h100")), None
-
-
-def only_size(cluster: str | Path) -> int | None:
-    """How many devices a cluster file's plans are for: all, where its groups are unlike. None: any part of it."""
-    from costmodel.catalog.clusters import load_cluster
-
-    machine = load_cluster(cluster)
-    return machine.num_devices if len(machine.groups) > 1 else None
-
-
 def _check_limits(fit_probability: float, gap: float, time_limit_s: float, top: int) -> None:
     def refuse(option: str, value: float, rule: str) -> None:
         raise InvalidSpec(f"{option} {value:g}: must be {rule}")
@@ -275,6 +253,9 @@ def _load_machine(
         if gpus_per_node is not None:
             raise InvalidSpec(f"--gpus-per-node {gpus_per_node}: the cluster file already says what a node holds")
         machine = load_cluster(path, num_devices=gpus)
+        if len(machine.groups) > 1 and gpus is not None:
+            nodes = " and ".join(f"{group.num_nodes} nodes of {group.device}" for group in machine.groups)
+            assumptions.append(f"{gpus} devices are the same part of each group of nodes: {nodes} (--gpus).")
         devices = tuple(load_device(group.device, fit) for group in machine.unlike_groups)
         if gpu is not None and {load_device(gpu).name} != {device.name for device in devices}:
             said = " and ".join(dict.fromkeys(device.name for device in devices))

@@ -71,9 +71,10 @@ def default_node_size(device: DeviceSpec) -> int:
 
 
 def load_cluster(path: str | Path, num_devices: int | None = None) -> ClusterSpec:
-    """The cluster that the TOML file at ``path`` describes, or its first ``num_devices`` devices.
+    """The cluster that the TOML file at ``path`` describes, or ``num_devices`` of it.
 
-    Only a cluster of one group can be cut down: to one partial node or to whole nodes.
+    Of one group of nodes these are part of one node or whole nodes; of several groups the same part of each, in whole
+    nodes.
     Raises InvalidSpec or UnknownName - one sentence - for a file that is missing, malformed, in vendors' units, names
     an unknown device or contradicts itself, and for a ``num_devices`` that it cannot provide.
     """
@@ -86,11 +87,13 @@ def load_cluster(path: str | Path, num_devices: int | None = None) -> ClusterSpe
             f"ask for 1 to {cluster.num_devices}",
         )
     if len(cluster.groups) > 1:
-        raise InvalidSpec(
-            f"{path} has {len(cluster.groups)} groups of nodes and cannot be cut down to {num_devices:,} devices",
-            f"ask for all {cluster.num_devices}, or write a file with fewer nodes",
-        )
+        return _cut_alike(cluster, num_devices, str(path))
     return _cut(cluster, cluster.groups[0], num_devices, str(path))
+
+
+def equal_share(cluster: ClusterSpec) -> int:
+    """Devices in the smallest cluster of whole nodes that has the same part of each group as ``cluster``."""
+    return cluster.num_devices // math.gcd(*(group.num_nodes for group in cluster.groups))
 
 
 def _node_size(device: DeviceSpec, template: str, count: int, asked: int | None, node: float, pods: float) -> int:
@@ -145,6 +148,23 @@ def _cut(cluster: ClusterSpec, group: NodeGroup, num_devices: int, origin: str) 
         "network": resized(cluster.network, num_nodes) if num_nodes > 1 else [],
     }
     return check_cluster(ClusterSpec.load(data, origin), origin)
+
+
+def _cut_alike(cluster: ClusterSpec, num_devices: int, origin: str) -> ClusterSpec:
+    """The same part of every group, under as much of the network as its nodes need."""
+    share = equal_share(cluster)
+    if num_devices % share:
+        below, above = num_devices // share * share, (num_devices // share + 1) * share
+        raise InvalidSpec(
+            f"num_devices = {num_devices} is no equal part of the {len(cluster.groups)} groups of nodes in {origin}",
+            f"{f'{below} or {above} are' if below else f'{above} are'}; other mixtures need a file of their own",
+        )
+    groups = tuple(
+        group.model_copy(update={"num_nodes": group.num_nodes * num_devices // cluster.num_devices})
+        for group in cluster.groups
+    )
+    nodes = sum(group.num_nodes for group in groups)
+    return cluster.model_copy(update={"groups": groups, "network": cluster.network_of(nodes)})
 
 
 @cache

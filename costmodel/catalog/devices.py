@@ -51,7 +51,7 @@ def load_device(name: str, fit: Fit | None = None) -> DeviceSpec:
 
 
 def _fitted(name: str, fit: Fit | None) -> DeviceSpec:
-    return _shipped(name) if fit is None else fitted_device(_read(name), fit)
+    return _shipped(name) if fit is None or fit is shipped_fit() else fitted_device(_read(name), fit)
 
 
 @cache

@@ -56,7 +56,11 @@ def load_model(name_or_path: str) -> ModelSpec:
     path = Path(name_or_path)
     if path.suffix == ".json" or path.is_dir():
         return _load_file(path / "config.json" if path.is_dir() else path)
-    name = resolve_name(name_or_path)
+    return _shipped(resolve_name(name_or_path))
+
+
+@cache
+def _shipped(name: str) -> ModelSpec:
     config, entry = _read(name)
     model = model_from_config(config, name)
     return model.model_copy(

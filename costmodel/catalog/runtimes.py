@@ -49,7 +49,7 @@ def load_runtime(name: str, fit: Fit | None = None) -> Runtime:
 
 
 def _fitted(name: str, fit: Fit | None) -> Runtime:
-    return _shipped(name) if fit is None else fitted_runtime(_read(name), fit)
+    return _shipped(name) if fit is None or fit is shipped_fit() else fitted_runtime(_read(name), fit)
 
 
 @cache

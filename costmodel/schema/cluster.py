@@ -199,13 +199,17 @@ class ClusterSpec(Spec):
                 merged.append(group)
         return tuple(merged)
 
+    def network_of(self, nodes: int) -> tuple[NetworkLevel, ...]:
+        """As much of the network as so many nodes need."""
+        network = []
+        for level in self.network:
+            if nodes > 1:
+                size = min(level.size, nodes)
+                network.append(level.model_copy(update={"size": size}))
+                nodes = -(-nodes // size)
+        return tuple(network)
+
     def alone(self, group: NodeGroup) -> ClusterSpec:
         """One of the ``unlike_groups`` by itself, under as much of the network as its nodes need."""
-        left, network = group.num_nodes, []
-        for level in self.network:
-            if left > 1:
-                size = min(level.size, left)
-                network.append(level.model_copy(update={"size": size}))
-                left = -(-left // size)
-        changes = {"name": f"{group.device} of {self.name}", "groups": (group,), "network": tuple(network)}
-        return self.model_copy(update=changes)
+        name = f"{group.device} of {self.name}"
+        return self.model_copy(update={"name": name, "groups": (group,), "network": self.network_of(group.num_nodes)})

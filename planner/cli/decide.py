@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,13 +16,14 @@ from planner.cli.files import check_writable, plan_json, write_bytes, write_text
 if TYPE_CHECKING:
     from planner.decisions.curve import Curve
     from planner.decisions.question import Ask, Question
+    from planner.sizes import Sizes
 
 INTERRUPTED = 130
 
 
 def decide(
     ask: Ask,
-    machine: Callable[[], tuple[int, int | None]],
+    sizes: Callable[[], Sizes],
     gpus: str | None,
     question: Question,
     *,
@@ -32,16 +34,17 @@ def decide(
     json: bool,
 ) -> None:
     """Answer the question and print it. ``ask`` gives the request for a number of GPUs and a global batch size;
-    ``machine`` the number of them in a node, and how many there are."""
+    ``sizes`` the numbers of them that there can be."""
     from planner.decisions.counts import parse_counts
 
     counts = None if gpus is None else parse_counts(gpus)
     how_many = counts is None and question.deadline_s is not None
     if pareto and counts is None:
         raise InvalidSpec("--pareto: needs --gpus, on which numbers of them", "like --gpus 64 or --gpus 8..1024")
-    if not how_many and not pareto and (counts is None or len(counts) == 1):
-        if plot is not None:
-            raise InvalidSpec(f"--plot {plot}: draws a curve over several numbers of GPUs", "like --gpus 8..1024")
+    one = not pareto and (counts is None or len(counts) == 1)
+    if one and plot is not None:
+        raise InvalidSpec(f"--plot {plot}: draws a curve over several numbers of GPUs", "like --gpus 8..1024")
+    if one and not how_many:
         _deliver_one(ask, None if counts is None else counts[0], question, explain=explain, out=out, json=json)
         return
     check_writable(plot)
@@ -49,7 +52,10 @@ def decide(
         from planner.report.scatter import check_plot
 
         check_plot(plot)
-    curve = _curve(ask, machine, counts, question, pareto)
+    curve = _curve(ask, sizes, counts, question, pareto)
+    if curve.interrupted and not curve.found:
+        print(f"interrupted before a number of GPUs was in time. {curve.said}", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED)
     _deliver_curve(curve, question, out=out, plot=plot, json=json)
     if curve.interrupted:
         raise typer.Exit(INTERRUPTED)
@@ -70,7 +76,7 @@ def _deliver_one(
 
 def _curve(
     ask: Ask,
-    machine: Callable[[], tuple[int, int | None]],
+    sizes: Callable[[], Sizes],
     counts: tuple[int, ...] | None,
     question: Question,
     pareto: bool,
@@ -82,7 +88,7 @@ def _curve(
 
     with progress() as say:
         if counts is None:
-            curve = find_fewest(find_plan, ask, *machine(), question, say)
+            curve = find_fewest(find_plan, ask, sizes(), question, say)
         else:
             curve = scan(find_plan, ask, counts, question, say, SHARES if pareto else (1.0,))
     if not curve.interrupted:

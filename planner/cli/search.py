@@ -122,7 +122,8 @@ def search(
     from planner.cli.decide import decide
     from planner.cli.files import check_writable
     from planner.decisions.question import build_question
-    from planner.request import Request, build_request, node_size, only_size
+    from planner.request import Request, build_request
+    from planner.sizes import Sizes, sizes_of
 
     check_writable(out)
     question = build_question(
@@ -136,9 +137,6 @@ def search(
         restart_time=restart_time,
         async_checkpoints=async_checkpoints,
     )
-    if gpus is None and cluster is not None:
-        size = only_size(cluster)
-        gpus = None if size is None else str(size)
     histogram = None
     if lengths is not None:
         from planner.cli.lengths import read_lengths
@@ -184,10 +182,10 @@ def search(
         answer_lengths(ask, gpus, question, histogram, unused, out=out, plot=plot, json=json)
         return
 
-    def machine() -> tuple[int, int | None]:
-        return node_size(gpu, cluster, gpus_per_node)
+    def sizes() -> Sizes:
+        return sizes_of(gpu, cluster, gpus_per_node)
 
-    decide(ask, machine, gpus, question, pareto=pareto, explain=explain, out=out, plot=plot, json=json)
+    decide(ask, sizes, gpus, question, pareto=pareto, explain=explain, out=out, plot=plot, json=json)
 
 
 def _refuse_stray_options(context: typer.Context) -> None:

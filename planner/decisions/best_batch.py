@@ -6,11 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from costmodel.flops import estimate_model_flops
-from costmodel.gemm import peak_flops_per_s
 from costmodel.schema.errors import Infeasible, SolverTimeout
 from costmodel.schema.plan import Plan
 from planner.decisions.critical_batch import estimate_tokens
+from planner.decisions.peak import estimate_least_device_s
 from planner.decisions.question import Ask, Find, Question
 from planner.decisions.training import estimate_training
 from planner.decisions.units import duration
@@ -67,18 +66,12 @@ class _Trials:
 
     def least_s(self, batch: int) -> float:
         """What no layout can beat: the run's model FLOPs at the datasheet's peak of all devices."""
-        request = self.asked
-        workload = request.workload.model_copy(update={"global_batch_size": batch})
-        tokens = self.tokens(workload.tokens_per_step)
-        flops = estimate_model_flops(request.model, workload) * tokens / workload.tokens_per_step
-        return flops / peak_flops_per_s(request.device, workload.precision) / request.cluster.num_devices
-
-    def tokens(self, batch_tokens: float) -> float:
-        question = self.question
+        workload, question = self.asked.workload, self.question
         assert question.tokens is not None
         assert question.critical_batch_tokens is not None
-        asked = self.asked.workload.tokens_per_step
-        return estimate_tokens(question.tokens, batch_tokens, asked, question.critical_batch_tokens)
+        step_tokens = float(batch * workload.seq_len)
+        tokens = estimate_tokens(question.tokens, step_tokens, workload.tokens_per_step, question.critical_batch_tokens)
+        return estimate_least_device_s(self.asked, tokens) / self.asked.cluster.num_devices
 
 
 def find_best_batch(

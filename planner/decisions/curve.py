@@ -47,12 +47,13 @@ class Point:
 class Curve:
     """Points by rising number of devices. ``interrupted``: it was stopped before the last.
 
-    ``chosen``: the point that answers the question, None where none does.
+    ``chosen``: the point that answers the question, None where none does. ``said``: what is known of other numbers.
     """
 
     points: tuple[Point, ...]
     interrupted: bool = False
     chosen: Point | None = None
+    said: str | None = None
 
     @property
     def found(self) -> list[Point]:
@@ -70,14 +71,18 @@ def find_point(
     """What the search finds on so many devices, or why it finds nothing. Raises InvalidSpec for a number that fills no
     nodes; fixed degrees that do not divide it are a reason."""
 
-    def say(progress: Progress) -> None:
-        assert on_progress is not None
-        on_progress(replace(progress, about=f"{devices:,} GPUs"))
-
     try:
-        return Point(devices, find_run(find, ask, devices, question, None if on_progress is None else say))
+        return Point(devices, find_run(find, ask, devices, question, with_about(on_progress, f"{devices:,} GPUs")))
     except (Infeasible, SolverTimeout) as error:
         return Point(devices, why_not=error.message)
+
+
+def with_about(on_progress: Callable[[Progress], None] | None, about: str) -> Callable[[Progress], None] | None:
+    """``on_progress``, told which of several searches it hears of; tells it that this one begins."""
+    if on_progress is None:
+        return None
+    on_progress(Progress(0, 0, None, None, about))
+    return lambda progress: on_progress(replace(progress, about=about))
 
 
 def find_run(

@@ -33,7 +33,7 @@ class CurvePoint(Spec):
 
 
 class CurveDocument(Spec):
-    """``chosen``: the number of devices that answers the question."""
+    """``chosen``: the number of devices that answers the question; ``said``: what is known of numbers not listed."""
 
     schema_version: Literal[1] = 1
     model: str
@@ -41,6 +41,7 @@ class CurveDocument(Spec):
     points: tuple[CurvePoint, ...]
     chosen: int | None
     interrupted: bool
+    said: str | None = None
 
 
 def to_document(curve: Curve) -> CurveDocument:
@@ -53,6 +54,7 @@ def to_document(curve: Curve) -> CurveDocument:
         points=tuple(_point(point, any(point is one for one in front)) for point in curve.points),
         chosen=None if curve.chosen is None else curve.chosen.devices,
         interrupted=curve.interrupted,
+        said=curve.said,
     )
 
 

@@ -163,4 +163,4 @@ def _cluster_arguments(plan: Plan) -> list[str]:
             continue
         if (usual.name, usual.groups) == (plan.cluster.spec.name, plan.cluster.groups):
             return [*question, *(f"--gpus-per-node {size}" for size in arguments)]
-    return ["--cluster CLUSTER.toml"] if plan.calibration is None else question
+    return ["--cluster CLUSTER.toml", f"--gpus {number}"] if plan.calibration is None else question

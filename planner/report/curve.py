@@ -25,7 +25,10 @@ def print_curve(curve: Curve, question: Question, console: ReportConsole) -> Non
     console.print()
     console.print(indented(_layouts(curve)))
     if curve.interrupted:
-        console.print(indented("[yellow]Interrupted: larger numbers were not looked at.[/yellow]"))
+        others = "other" if curve.said else "larger"
+        console.print(indented(f"[yellow]Interrupted: {others} numbers were not looked at.[/yellow]"))
+    if curve.said:
+        console.print(indented(f"[dim]{escape(curve.said)}[/dim]"))
     if curve.chosen is not None:
         _print_choice(curve.chosen, question, console)
 
@@ -91,7 +94,7 @@ def _layouts(curve: Curve) -> Table:
 def _print_choice(point: Point, question: Question, console: ReportConsole) -> None:
     plan, training = point.answer
     if question.deadline_s is not None:
-        why = f"the fewest that are done in {seconds(question.deadline_s)}"
+        why = f"the fewest found that are done in {seconds(question.deadline_s)}"
     elif training.price_per_device_hour is not None:
         why = "the cheapest"
     else:

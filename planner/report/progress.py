@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 def progress_line(progress: Progress) -> str:
     """One line on a search under way: how much is done, the best so far, and what nothing can beat."""
+    if not progress.considered:
+        return progress.about
     best = "none yet" if progress.best_s is None else seconds(progress.best_s)
     bound = "" if progress.bound_s is None else f", none below {seconds(progress.bound_s)}"
     done = f"{progress.evaluated:,} of {progress.considered:,} layouts evaluated"

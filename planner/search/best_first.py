@@ -11,7 +11,6 @@ from costmodel.layouts import Column
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.first_look import SEEDS, UniformPrices, look_first, other_schedules, price_uniform
-from planner.search.offload import ShareSizes, shares_offload
 from planner.search.place import improve
 from planner.search.run import Outcome, Progress, Run, family_of_rows
 from planner.search.scan import Found, Scan
@@ -38,9 +37,7 @@ def search(request: Request, problem: Problem, on_progress: Callable[[Progress],
     outcome = Outcome(enumerate_space(request))
     if len(outcome.space):
         run = outcome.run = Run(request, problem, outcome, began, on_progress)
-        problem = run.problem
-        sizes = ShareSizes(request, problem, run.policies, run.budget) if shares_offload(request) else None
-        scan = Scan(problem, run.priced, run.policies, run.budget, sizes)
+        scan = run.start_scan()
         found = _scan(run, scan)
         outcome.least_row, outcome.least_bytes = scan.leanest, scan.least_bytes
         _best_first(run, scan, found)
@@ -53,7 +50,7 @@ def _scan(run: Run, scan: Scan) -> Found:
     so that most of the space is measured against them."""
     parts: list[Found] = []
     for rows in scan.blocks():
-        if parts and run.out_of_time():
+        if parts and run.is_over():
             break
         parts.append(scan.look(rows, run.best_s))
         if run.best_s == np.inf and len(parts[-1].numbers):
@@ -74,7 +71,7 @@ def _place_seeds(run: Run, found: Found) -> UniformPrices:
 
 
 def _place_one(run: Run, found: Found, number: int) -> None:
-    if number not in run.done:
+    if number not in run.done and not run.has_enough:
         run.evaluate(found.take(np.flatnonzero(found.numbers == number)))
 
 
@@ -97,7 +94,7 @@ def _best_first(run: Run, scan: Scan, found: Found) -> None:
     waiting = _place_by_bound(run, found.take(np.isfinite(found.bounds) & ~placed))
     run.refine(REFINED)
     _improve_best(run, min([run.best_s, scan.left_s, *waiting[:1].tolist(), *run.proven, *run.open.values()]))
-    beaten = int((waiting >= run.best_s * (1.0 - run.request.gap)).sum())
+    beaten = int((waiting >= run.to_beat_s).sum())
     outcome.pruned["memory"] = scan.too_large
     outcome.pruned["bound"] = scan.too_slow + never + beaten
     outcome.pruned["not reached"] = scan.left + len(waiting) - beaten
@@ -108,7 +105,7 @@ def _best_first(run: Run, scan: Scan, found: Found) -> None:
 def _improve_best(run: Run, bound_s: float) -> None:
     """Move the answer's cuts about where the proof is not as close as it should be."""
     best = run.outcome.best
-    if best is None or bound_s >= best.step_time_s * (1.0 - run.request.gap) or run.out_of_time():
+    if best is None or bound_s >= run.to_beat_s or run.is_over():
         return
     better = improve(run.problem, best.priced.layers, run.sets, run.budget, best)
     if better.step_time_s < run.best_s:
@@ -119,7 +116,7 @@ def _improve_best(run: Run, bound_s: float) -> None:
 def _look_again(run: Run, found: Found) -> None:
     """Place what looks best under uniform policies, whatever its schedule, of those that tight bounds put first."""
     open_to = found.within(run.best_s).numbers[:SECOND_LOOK]
-    if not len(open_to):
+    if not len(open_to) or run.has_enough:
         return
     uniform = price_uniform(run.priced, open_to, run.policies, run.budget)
     run.outcome.looked_at.append(uniform)
@@ -134,7 +131,7 @@ def _tightened(run: Run, found: Found, reach_s: float) -> Found:
     bounds = found.bounds.copy()
     layers = run.priced.take(found.numbers[near])
     bounds[near] = tighten(
-        run.problem, layers, run.policies, run.budget, bounds[near], found.after_s[near], reach_s, run.out_of_time
+        run.problem, layers, run.policies, run.budget, bounds[near], found.after_s[near], reach_s, run.is_over
     )
     return Found.join([Found(found.numbers, bounds, found.after_s)])
 
@@ -147,7 +144,7 @@ def _place_by_bound(run: Run, found: Found) -> Column:
     waiting = np.ones(len(found.numbers), bool)
     while waiting.any():
         first = int(waiting.argmax())
-        if found.bounds[first] >= run.best_s * (1.0 - run.request.gap) or run.out_of_time():
+        if found.bounds[first] >= run.to_beat_s or run.is_over():
             break
         alike = waiting[: len(family)] & (family == family[first])
         members = np.flatnonzero(alike & (some.bounds < run.best_s))[:MEMBERS]

@@ -86,4 +86,4 @@ def refuse_unanswered(outcome: Account, considered: int, request: Request) -> No
             "raise --time-limit, or narrow the space with --fix",
         )
     if considered and request.within_s < inf:
-        raise Infeasible(f"no layout that fits takes a step in less than {request.within_s:.3g} s")
+        raise Infeasible(f"no layout that fits takes a step in less than {outcome.bound_s:.3g} s")

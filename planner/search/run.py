@@ -16,11 +16,12 @@ from planner.evaluate import Evaluated
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.first_look import UniformPrices
+from planner.search.offload import ShareSizes, shares_offload
 from planner.search.pinned import with_pins
 from planner.search.place import place
 from planner.search.placed import Placed
 from planner.search.policies import policy_sets
-from planner.search.scan import Found, PricedSpace
+from planner.search.scan import Found, PricedSpace, Scan
 from planner.search.space import Rows, Space
 
 
@@ -85,8 +86,25 @@ class Run:
         self.done: set[int] = set()
         self.open: dict[int, float] = {}
 
-    def out_of_time(self) -> bool:
-        return perf_counter() - self.began > self.request.time_limit_s
+    def start_scan(self) -> Scan:
+        """The scan of the whole space by its floors."""
+        sizes = None
+        if shares_offload(self.request):
+            sizes = ShareSizes(self.request, self.problem, self.policies, self.budget)
+        return Scan(self.problem, self.priced, self.policies, self.budget, sizes)
+
+    @property
+    def to_beat_s(self) -> float:
+        """Layouts whose bound is no lower are left alone: none is faster than the incumbent by more than the gap."""
+        return self.best_s * (1.0 - self.request.gap) if self.outcome.evaluated else self.best_s
+
+    @property
+    def has_enough(self) -> bool:
+        """Whether the incumbent is as fast as was asked."""
+        return bool(self.outcome.evaluated) and self.best_s <= self.request.enough_s
+
+    def is_over(self) -> bool:
+        return self.has_enough or perf_counter() - self.began > self.request.time_limit_s
 
     def place(self, number: int, limit_s: float) -> Placed:
         """The best placement of a layout, or why there is none faster than the limit."""
@@ -121,7 +139,7 @@ class Run:
     def refine(self, most: int) -> None:
         """Settle placed layouts whose bound leaves it open whether they beat the incumbent, the least bound first."""
         for number, bound_s in sorted(self.open.items(), key=lambda one: one[1])[:most]:
-            if bound_s >= self.best_s * (1.0 - self.request.gap) or self.out_of_time():
+            if bound_s >= self.to_beat_s or self.is_over():
                 return
             from planner.search.refine import refine
 

@@ -34,10 +34,10 @@ def tighten(
     floor_s: Column,
     after_s: Column,
     best_s: float,
-    out_of_time: Callable[[], bool] = lambda: False,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Column:
     """[n] seconds that no placement of a row beats, at least ``floor_s``, ``after_s`` of them after the passes; inf for
-    rows that cannot reach ``best_s``. Once ``out_of_time`` says so, rows keep their floor."""
+    rows that cannot reach ``best_s``. Once ``is_over`` says so, rows keep their floor."""
     bounds, layouts = np.full(len(floor_s), np.inf), layers.layouts
     policies = corner_policies(layers, problem.num_kinds, policies)
     hopeful = np.ones(len(floor_s), bool)
@@ -54,7 +54,7 @@ def tighten(
             continue
         size = max(1, CHUNK_CELLS // (pp * (len(policies) * problem.num_kinds) ** 2))
         for rows in np.array_split(members, -(-len(members) // size)):
-            if out_of_time():
+            if is_over():
                 bounds[rows] = floor_s[rows]
                 continue
             bounds[rows] = _tighten_equal(

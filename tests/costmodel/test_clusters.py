@@ -146,7 +146,11 @@ def test_the_example_loads_with_both_groups() -> None:
     assert cluster.num_devices == 96
     assert load_cluster(EXAMPLE, 96) == cluster
     assert [level.size for level in cluster.network] == [4, 3]
-    with pytest.raises(InvalidSpec, match="2 groups"):
+    half = load_cluster(EXAMPLE, 48)
+    assert [group.num_nodes for group in half.groups] == [2, 4]
+    assert [level.size for level in half.network] == [4, 2]
+    assert [level.size for level in load_cluster(EXAMPLE, 24).network] == [3]
+    with pytest.raises(InvalidSpec, match="no equal part of the 2 groups"):
         load_cluster(EXAMPLE, 32)
 
 

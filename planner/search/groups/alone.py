@@ -6,15 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import inf
 
-from costmodel.memory import claim_budget_bytes
 from planner.evaluate import Evaluated
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.best_first import search
-from planner.search.policies import policy_sets
+from planner.search.floor import estimate_step_floor_s
 from planner.search.reasons import layout_line
-from planner.search.scan import PricedSpace, Scan
-from planner.search.space import enumerate_space
 
 PATIENCE_S = 5.0
 """Seconds for the search of one group."""
@@ -39,24 +36,9 @@ def groups_alone(request: Request, than_s: float = inf) -> Iterator[Alone]:
             time_limit_s=min(request.time_limit_s, PATIENCE_S),
             fixed={key: value for key, value in request.fixed.items() if key != "first_group"},
         )  # fmt: skip
-        problem = Problem.from_request(own)
-        least_s = _floor_s(own, problem)
-        best = search(own, problem).best if least_s < than_s else None
+        least_s = estimate_step_floor_s(own)
+        best = search(own, Problem.from_request(own)).best if least_s < than_s else None
         yield Alone(own.devices_said, least_s, best)
-
-
-def _floor_s(request: Request, problem: Problem) -> float:
-    space, least_s = enumerate_space(request), inf
-    if not len(space):
-        return inf
-    policies = tuple(sorted({policy for one in policy_sets(request) for policy in one}))
-    budget = claim_budget_bytes(problem.setting, request.fit_probability)
-    scan = Scan(problem, PricedSpace(problem, space), policies, budget)
-    for rows in scan.blocks():
-        if scan.left_s >= least_s:
-            break
-        least_s = min(least_s, float(scan.look(rows, least_s).bounds.min(initial=inf)))
-    return least_s
 
 
 def say_alone(request: Request, step_s: float) -> list[str]:

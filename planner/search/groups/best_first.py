@@ -112,7 +112,7 @@ class MixedRun:
         outcome.near = near[np.argsort(self.bounds[near], kind="stable")].tolist()
         self._place_in_turn(near, most=len(near))
         left = self.bounds[alive[~np.isin(alive, list(self.done))]]
-        beaten = int((left >= self.best_s * (1.0 - self.request.gap)).sum())
+        beaten = int((left >= self.to_beat_s).sum())
         outcome.pruned["bound"], outcome.pruned["not reached"] = beaten, len(left) - beaten
         outcome.stopped = len(left) > beaten
         outcome.bound_s = min([self.best_s, *left.tolist(), *self.proven])
@@ -123,22 +123,27 @@ class MixedRun:
 
     def _place_in_turn(self, some: NDArray[np.intp], most: int) -> None:
         """Rows in the order of their bounds, until so many were simulated or none can win."""
-        enough = self.best_s * (1.0 - self.request.gap) if self.best_s < inf else inf
         simulated = 0
         for row in some[np.argsort(self.bounds[some], kind="stable")].tolist():
-            if self.bounds[row] >= enough or simulated >= most or self.out_of_time():
+            if self.bounds[row] >= self.to_beat_s or simulated >= most or self.is_over():
                 return
             if row in self.done:
                 continue
             simulated += self.evaluate(row)
-            enough = self.best_s * (1.0 - self.request.gap)
 
     def next_rows(self) -> list[int]:
         """Rows that were not simulated, by what is known of their times."""
         return [row for row in self.outcome.near if row not in self.outcome.steps_s and self.bounds[row] < inf]
 
-    def out_of_time(self) -> bool:
-        return perf_counter() - self.began > self.request.time_limit_s
+    def is_over(self) -> bool:
+        """Whether the time is up, or the incumbent as fast as was asked."""
+        enough = bool(self.outcome.evaluated) and self.best_s <= self.request.enough_s
+        return enough or perf_counter() - self.began > self.request.time_limit_s
+
+    @property
+    def to_beat_s(self) -> float:
+        """Layouts whose bound is no lower are left alone: none is faster than the incumbent by more than the gap."""
+        return self.best_s * (1.0 - self.request.gap) if self.outcome.evaluated else self.best_s
 
     def place(self, row: int, limit_s: float) -> Placed:
         """The best placement of a row over the sets of policies that may be mixed, or why there is none faster."""

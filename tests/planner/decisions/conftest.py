@@ -28,7 +28,8 @@ def ask() -> Callable[[int | None, int | None], Request]:
 
 @pytest.fixture
 def searching(make_plan: Any) -> Callable[[Callable[[int, int], float | None]], Any]:
-    """``searching(step_s)``: a search that finds a step of ``step_s(devices, batch)`` seconds, or nothing for None.
+    """``searching(step_s)``: a search that finds a step of ``step_s(devices, batch)`` seconds, or nothing for None and
+    where the request wants a faster one.
 
     What it was asked is in its ``asked``.
     """
@@ -39,7 +40,7 @@ def searching(make_plan: Any) -> Callable[[Callable[[int, int], float | None]], 
             devices, batch = request.cluster.num_devices, request.workload.global_batch_size
             find.asked.append((devices, batch))  # type: ignore[attr-defined]
             mean = step_s(devices, batch)
-            if mean is None:
+            if mean is None or mean >= request.within_s:
                 raise Infeasible(f"nothing on {devices}")
             prediction = some.prediction.model_copy(
                 update={"step_time_s": Interval(mean=mean, low=mean / 1.2, high=mean * 1.2)}

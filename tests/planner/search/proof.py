@@ -22,6 +22,7 @@ from planner.problem import Problem
 from planner.request import Request
 from planner.search.bounds import estimate_memory_floor_bytes, mean_state_bytes
 from planner.search.find import find_plan
+from planner.search.floor import estimate_step_floor_s
 from planner.search.groups.bounds import estimate_after_s, held_shares
 from planner.search.groups.bounds import tighten as tighten_mixed
 from planner.search.offload import ShareSizes, shares_offload
@@ -75,6 +76,7 @@ def check_answer(instance: Instance, any_mix: bool = False) -> Answer:
     gap, bound_s = certificate.gap or 0.0, certificate.lower_bound_s or 0.0
     checks = {
         "the bound is above the optimum": bound_s <= best_s * SAME,
+        "the floor is above the optimum": estimate_step_floor_s(request) <= best_s * SAME,
         "faster than everything": step_s >= best_s / SAME,
         "beyond its own gap": best_s >= step_s * (1.0 - gap) / SAME,
         "proven, beyond the gap that was asked": certificate.status != "proven" or gap <= request.gap,
