@@ -242,7 +242,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, metavar="FILE", help="write each run beside its price, as runs.csv ships")
     arguments = parser.parse_args()
 
-    from planner.cli.files import write_text
+    from planner.cli.files import write_file
     from planner.validation.operation import read_operations
     from planner.validation.pricing import price_rows
     from planner.validation.table import read_table
@@ -262,12 +262,12 @@ def main() -> None:
         from costmodel.catalog.fit import shipped_fit
         from planner.validation.shipped import write_runs
 
-        write_text(arguments.rows, write_runs(priced, shipped_fit()))
+        write_file(arguments.rows, write_runs(priced, shipped_fit()))
     if arguments.write is not None:
         page = arguments.write.read_text(encoding="utf-8")
         for name, text in printed.items():
             page = write_block(page, name, text)
-        write_text(arguments.write, page)
+        write_file(arguments.write, page)
 
 
 def shown(section: Callable[[], None]) -> str:

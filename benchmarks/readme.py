@@ -86,9 +86,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if options.write:
             text = write_block(text, name, block)
     if options.write:
-        from planner.cli.files import write_text
+        from planner.cli.files import write_file
 
-        write_text(README, text)
+        write_file(README, text)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Literal
 
 from costmodel.schema.base import Spec
 from costmodel.schema.errors import InvalidSpec
+from costmodel.schema.files import write_whole
 from costmodel.schema.layout import Layout
 from costmodel.schema.plan import Plan
 from costmodel.schema.trace import Trace
@@ -82,10 +82,8 @@ def append_run(path: Path, run: Run) -> None:
     """Add ``run`` to the record at ``path``. The file is replaced whole: a reader never sees half of it."""
     record = load_record(path)
     grown = RunRecord(runs=(*record.runs, run))
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        unfinished.write_text(grown.model_dump_json(indent=1))
-        unfinished.replace(path)
+        write_whole(path, grown.model_dump_json(indent=1))
     except OSError as error:
         raise InvalidSpec(
             f"out = {str(path)!r} cannot be written: {error.strerror}", "give --out a path in a writable folder"

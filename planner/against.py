@@ -65,16 +65,20 @@ def find_against(plan: Plan, text: str) -> Against:
         check_request(request)
         found = find_plan(request)
     except ParlayError as error:
-        raise _as_asked(error) from None
+        raise _refusal(error) from None
     return Against(found, _left_out(plan, found))
 
 
-def _as_asked(error: ParlayError) -> ParlayError:
-    """The same refusal, of the option that was typed: a search refuses what --fix asks."""
-    message = error.message.replace("--fix", "--against")
-    hint = error.hint.replace("--fix", "--against") if error.hint else None
+def as_asked(said: str) -> str:
+    """What a search says of --fix, said of the option that was typed."""
+    return said.replace("--fix", "--against")
+
+
+def _refusal(error: ParlayError) -> ParlayError:
+    """The same refusal, of the option that was typed."""
+    message, hint = as_asked(error.message), as_asked(error.hint) if error.hint else None
     if isinstance(error, Infeasible):
-        return Infeasible(message, error.reasons, hint)
+        return Infeasible(message, [as_asked(reason) for reason in error.reasons], hint)
     if isinstance(error, SolverTimeout):
         return SolverTimeout(message, error.best_bound_s, hint)
     return InvalidSpec(message, hint)

@@ -8,6 +8,7 @@ from pathlib import Path
 from costmodel.catalog.fit import shipped_fit
 from costmodel.schema.calibration import Calibration
 from costmodel.schema.errors import InvalidSpec
+from costmodel.schema.files import write_whole
 from costmodel.schema.fit import Fit
 
 
@@ -105,20 +106,6 @@ def _save(text: str, target: Path, what: str) -> Path:
     except OSError as error:
         raise InvalidSpec(f"{what} {target} cannot be written: {_reason(error)}") from None
     return target
-
-
-def write_whole(target: Path, text: str) -> None:
-    """Replace ``target`` by ``text`` in one rename; on any failure the old content stays and nothing is left behind."""
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        with draft.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, target)
-    except BaseException:
-        draft.unlink(missing_ok=True)
-        raise
 
 
 def _reason(error: Exception) -> str:

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveInt, computed_field, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    computed_field,
+    model_validator,
+)
 
 from costmodel.schema.base import Spec
 from costmodel.schema.cluster import ClusterSpec, DeviceSpec, NodeGroup
 from costmodel.schema.layout import Layout, OffloadTarget, RecomputePolicy, SavedDtype
 from costmodel.schema.model import ModelSpec
-from costmodel.schema.prediction import Prediction
+from costmodel.schema.prediction import Prediction, Probability
 from costmodel.schema.runtime import Runtime
 from costmodel.schema.schedule import Schedule
 from costmodel.schema.training import Training
@@ -105,22 +113,22 @@ class Certificate(Spec):
     """
 
     status: Literal["proven", "bounded", "stopped", "given"]
-    gap: float | None
-    lower_bound_s: float | None
-    considered: int
-    evaluated: int
-    pruned: dict[str, int]
-    solver: dict[str, int] = {}
+    gap: Annotated[float, Field(ge=0, le=1)] | None
+    lower_bound_s: NonNegativeFloat | None
+    considered: NonNegativeInt
+    evaluated: NonNegativeInt
+    pruned: dict[str, NonNegativeInt]
+    solver: dict[str, NonNegativeInt] = {}
     relaxations: tuple[Relaxation, ...] = ()
-    wall_s: float
+    wall_s: NonNegativeFloat
 
 
 class Alternative(Spec):
     """A layout that lost: in one line, with what makes it worse."""
 
     line: str
-    step_time_s: float
-    memory_bytes: float
+    step_time_s: PositiveFloat
+    memory_bytes: NonNegativeFloat
     reason: str
 
 
@@ -132,13 +140,13 @@ class Robustness(Spec):
     """
 
     draws: PositiveInt
-    quantile: float
+    quantile: Probability
     candidates: PositiveInt
-    quantile_s: float
-    fits_probability: float
-    fastest_step_time_s: float
-    fastest_quantile_s: float
-    fastest_fits_probability: float
+    quantile_s: PositiveFloat
+    fits_probability: Probability
+    fastest_step_time_s: PositiveFloat
+    fastest_quantile_s: PositiveFloat
+    fastest_fits_probability: Probability
 
 
 class PlanConstraints(Spec):

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, model_validator
+
 from costmodel.schema.base import Spec
+
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Interval(Spec):
-    """A figure with its 90% interval."""
+    """A time with its 90% interval, in seconds."""
 
-    mean: float
-    low: float
-    high: float
+    mean: PositiveFloat
+    low: PositiveFloat
+    high: PositiveFloat
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Interval:
+        if not self.low <= self.mean <= self.high:
+            raise ValueError(f"mean = {self.mean} must lie between low = {self.low} and high = {self.high}")
+        return self
 
 
 class StageMemory(Spec):
@@ -19,13 +31,13 @@ class StageMemory(Spec):
     ``device``, ``capacity_bytes``: what the rank runs on, where ranks run on unlike devices.
     """
 
-    rank: int
-    allocated_bytes: float
-    reserved_bytes: float
-    device_bytes: float
-    parts: dict[str, float]
+    rank: NonNegativeInt
+    allocated_bytes: NonNegativeFloat
+    reserved_bytes: NonNegativeFloat
+    device_bytes: NonNegativeFloat
+    parts: dict[str, NonNegativeFloat]
     device: str | None = None
-    capacity_bytes: float | None = None
+    capacity_bytes: PositiveFloat | None = None
 
 
 class MemoryPrediction(Spec):
@@ -35,14 +47,14 @@ class MemoryPrediction(Spec):
     ``capacity_bytes``: of the device that is fullest for its size.
     """
 
-    peak_bytes_per_device: float
-    allocated_bytes: float
-    reserved_bytes: float
-    capacity_bytes: float
-    fits_probability: float
+    peak_bytes_per_device: NonNegativeFloat
+    allocated_bytes: NonNegativeFloat
+    reserved_bytes: NonNegativeFloat
+    capacity_bytes: PositiveFloat
+    fits_probability: Probability
     per_stage: tuple[StageMemory, ...]
-    host_bytes: float
-    nvme_bytes: float = 0.0
+    host_bytes: NonNegativeFloat
+    nvme_bytes: NonNegativeFloat = 0.0
 
 
 class Prediction(Spec):
@@ -52,11 +64,11 @@ class Prediction(Spec):
     """
 
     step_time_s: Interval
-    tokens_per_s_per_device: float
-    mfu: float
-    hfu: float
-    model_flops_per_step: float
+    tokens_per_s_per_device: PositiveFloat
+    mfu: NonNegativeFloat
+    hfu: NonNegativeFloat
+    model_flops_per_step: NonNegativeFloat
     breakdown: dict[str, float]
     memory: MemoryPrediction
-    network: dict[str, float]
+    network: dict[str, NonNegativeFloat]
     assumptions: tuple[str, ...] = ()

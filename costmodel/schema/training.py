@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 
 from costmodel.schema.base import Spec
-from costmodel.schema.prediction import Interval
+from costmodel.schema.prediction import Interval, Probability
 
 
 class Goodput(Spec):
@@ -47,6 +47,6 @@ class Training(Spec):
     price_per_device_hour: PositiveFloat | None = None
     cost: PositiveFloat | None = None
     deadline_s: PositiveFloat | None = None
-    on_time_probability: NonNegativeFloat | None = None
+    on_time_probability: Probability | None = None
     critical_batch_tokens: PositiveFloat | None = None
     goodput: Goodput

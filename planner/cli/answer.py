@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from planner.cli.files import plan_json, write_text
+from planner.cli.files import plan_json, write_file
 
 if TYPE_CHECKING:
     from costmodel.schema.plan import Plan
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def deliver(plan: Plan, *, explain: bool, out: Path | None, json: bool) -> None:
     """Write the plan file, if asked for; then print it as JSON or as a report. Raises InvalidSpec (unwritable file)."""
     if out is not None:
-        write_text(out, plan_json(plan))
+        write_file(out, plan_json(plan))
     if json:
         print(plan_json(plan), end="")
         return

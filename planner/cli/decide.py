@@ -11,7 +11,7 @@ import typer
 
 from costmodel.schema.errors import InvalidSpec
 from planner.cli.answer import deliver, progress
-from planner.cli.files import check_writable, plan_json, write_bytes, write_text
+from planner.cli.files import check_writable, plan_json, write_file
 
 if TYPE_CHECKING:
     from planner.decisions.curve import Curve
@@ -100,12 +100,12 @@ def _deliver_curve(curve: Curve, question: Question, *, out: Path | None, plot: 
     chosen = None if curve.chosen is None else curve.chosen.plan
     written = []
     if out is not None and chosen is not None:
-        write_text(out, plan_json(chosen))
+        write_file(out, plan_json(chosen))
         written.append(f"the plan for {chosen.cluster.num_devices:,} GPUs is written to {out}")
     if plot is not None:
         from planner.report.curve_plot import draw_curve
 
-        write_bytes(plot, draw_curve(curve, question, plot))
+        write_file(plot, draw_curve(curve, question, plot))
         written.append(f"the curve is drawn in {plot}")
     if json:
         from planner.decisions.document import to_document

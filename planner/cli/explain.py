@@ -42,17 +42,18 @@ def explain(
 
     left_out: tuple[str, ...] = ()
     if _names_layout(against):
-        from planner.against import find_against
+        from planner.against import as_asked, find_against
 
         found = find_against(first, against)
         second, left_out = found.plan, found.left_out
+        limiting = [as_asked(one.says) for one in what_binds(second)]
     else:
         second = read_plan(against)
-    limits = {name: [binding.says for binding in what_binds(one)] for name, one in (("A", first), ("B", second))}
+        limiting = [one.says for one in what_binds(second)]
     print_comparison(first, second, console, names=(plan, against))
     print_sentences("Why B was not weighed", left_out, console)
-    for name, sentences in limits.items():
-        print_sentences(f"What binds {name}", sentences, console)
+    print_sentences("What binds A", [one.says for one in what_binds(first)], console)
+    print_sentences("What binds B", limiting, console)
 
 
 def _names_layout(text: str) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from costmodel.schema.errors import InvalidSpec
+from costmodel.schema.files import write_whole
 
 if TYPE_CHECKING:
     from costmodel.schema.plan import Plan
@@ -80,34 +80,13 @@ def check_writable(path: Path | None) -> None:
         raise InvalidSpec(f"cannot write {path}: the folder {folder} is not writable")
 
 
-def write_text(path: Path, text: str) -> None:
-    """As ``write_bytes``, in UTF-8."""
-    write_bytes(path, text.encode("utf-8"))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Write beside the target and rename, so that no reader and no interruption ever meets half a file.
-
-    Raises InvalidSpec when the file cannot be written.
-    """
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write the file whole or not at all. Raises InvalidSpec when it cannot be written."""
     check_writable(path)
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        write_whole(path, content)
     except OSError as error:
         raise InvalidSpec(f"cannot write {path}: {error.strerror}") from None
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except OSError as error:
-        Path(temporary).unlink(missing_ok=True)
-        raise InvalidSpec(f"cannot write {path}: {error.strerror}") from None
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def plan_json(plan: Plan) -> str:

@@ -75,11 +75,11 @@ def lengths_from(data: Any, path: str) -> LengthPlan | None:
 
 def deliver_lengths(plan: LengthPlan, *, out: Path | None, json: bool) -> None:
     """Write the file, if asked for; print JSON or the report. Raises InvalidSpec (unwritable file)."""
-    from planner.cli.files import write_text
+    from planner.cli.files import write_file
 
     text = plan.model_dump_json(indent=1) + "\n"
     if out is not None:
-        write_text(out, text)
+        write_file(out, text)
     if json:
         print(text, end="")
         return

@@ -32,7 +32,7 @@ def run(
     ] = False,
 ) -> None:
     """Train as a plan says, and print measured beside predicted."""
-    from planner.cli.files import check_writable, plan_json, read_plan, write_text
+    from planner.cli.files import check_writable, plan_json, read_plan, write_file
 
     if steps < 1:
         raise InvalidSpec(f"--steps {steps}: must be a whole number from 1")
@@ -50,7 +50,7 @@ def run(
         raise typer.Exit(run_plan(plan, steps, **extras))
     with tempfile.TemporaryDirectory(prefix="parlay-") as folder:
         path = Path(folder, "plan.json")
-        write_text(path, plan_json(whole))
+        write_file(path, plan_json(whole))
         raise typer.Exit(run_plan(path, steps, **extras))
 
 

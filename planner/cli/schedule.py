@@ -80,7 +80,7 @@ def schedule(
     from json import dumps
 
     from costmodel.passes import csv_losses, to_csv
-    from planner.cli.files import check_writable, write_text
+    from planner.cli.files import check_writable, write_file
     from planner.cli.order import check_heeded, check_runs, parse_pieces, take_order
     from planner.schedules import PassTimes
     from planner.schedules.bubble_filling import fill_bubbles
@@ -111,11 +111,11 @@ def schedule(
     end = None if optimizer is None else StepEnd(optimizer, post_validation=post_validation)
     summary = summarize(built, [], simulation, end)
     if csv is not None and order is not None:
-        write_text(csv, order)
+        write_file(csv, order)
         for loss in csv_losses(built).changed:
             print(f"{csv}: {loss}", file=sys.stderr)
     if trace is not None:
-        write_text(trace, dumps(simulation.trace(end=end).to_chrome()) + "\n")
+        write_file(trace, dumps(simulation.trace(end=end).to_chrome()) + "\n")
     if json:
         print(dumps({**summary, **(found.figures() if found else {})}))
         return

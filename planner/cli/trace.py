@@ -19,7 +19,7 @@ def trace(
     """Simulate a plan's own order of passes and write the timeline, which Perfetto opens."""
     import json
 
-    from planner.cli.files import check_writable, read_plan, write_text
+    from planner.cli.files import check_writable, read_plan, write_file
 
     check_writable(out)
     whole = read_plan(plan)
@@ -32,4 +32,4 @@ def trace(
     if out is None:
         print(text, end="")
     else:
-        write_text(out, text)
+        write_file(out, text)

@@ -27,7 +27,7 @@ def validate(
     """
     from json import dumps
 
-    from planner.cli.files import check_writable, write_bytes, write_text
+    from planner.cli.files import check_writable, write_file
     from planner.validation.output import to_csv, to_json
     from planner.validation.pricing import price_rows
     from planner.validation.summary import summarise
@@ -42,9 +42,9 @@ def validate(
     results = price_rows(read_table(table))
     summary = summarise(results)
     if out is not None:
-        write_text(out, to_csv(results))
+        write_file(out, to_csv(results))
     if plot is not None:
-        write_bytes(plot, draw_scatter(results, plot))
+        write_file(plot, draw_scatter(results, plot))
     if json:
         print(dumps(to_json(summary, results), indent=1))
         return

@@ -45,18 +45,6 @@ def _least_rank(layouts: Layouts) -> IntColumn:
     return np.take_along_axis(ranks, least[:, None], axis=1)
 
 
-def estimate_memory_floor_bytes(
-    layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...]
-) -> Column:
-    """[n] bytes that the worst rank claims at least, under any placement.
-
-    The mean rank's state, and its activations as the rank that keeps least does, each layer under the policy that keeps
-    least. Leaves out: both ends, what only lives while a layer runs, and what a split backward keeps besides.
-    """
-    kept = estimate_kept_floor_bytes(layers, kinds, num_kinds, policies)
-    return np.asarray(mean_state_bytes(layers, kinds, num_kinds, policies) + kept)
-
-
 def estimate_kept_floor_bytes(
     layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...]
 ) -> Column:
@@ -106,19 +94,6 @@ def _mean_params(layers: PricedLayers, assignment: Assignment) -> LocalParams:
     params = estimate_local_params(layers.setting, layers.layouts, assignment)
     # A gathered unit of a rank is never smaller than a fraction of one layer; the mean rank claims none.
     return replace(params, largest=np.zeros_like(params.largest))
-
-
-def estimate_time_floor_s(
-    layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...], after_s: Column | None = None
-) -> Column:
-    """[n] seconds that no placement of the layout beats; ``after_s``: ``extras_floor_s`` where it is at hand.
-
-    The passes' floor, then what data parallelism cannot hide and the update, of the mean rank, and the slowest device's
-    jitter.
-    """
-    after = extras_floor_s(layers, kinds, num_kinds, policies) if after_s is None else after_s
-    passes = estimate_passes_floor_s(layers, kinds, num_kinds, policies)
-    return np.asarray((passes + after * layers.contention) * (1.0 + layers.jitter))
 
 
 def estimate_passes_floor_s(

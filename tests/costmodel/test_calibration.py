@@ -112,7 +112,7 @@ def test_covariance_covers_the_truth() -> None:
     """Over many noisy draws the errors, in units of the claimed spread, have a spread of about one."""
     cluster = build_cluster(CPU)
     scores = []
-    for seed in range(30):
+    for seed in range(16):
         calibration = fit_calibration(CPU, cluster, synthesize(CPU, cluster, CPU_TRUTH, noise=0.1, seed=seed))
         for parameter in calibration.parameters:
             if parameter.name in CPU_TRUTH:

@@ -58,7 +58,7 @@ def test_same_sizes_are_allowed(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SCHEDULE_CODES)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data(), times=TIMES)
 def test_bounds_hold_what_the_order_keeps(name: str, data: st.DataObject, times: PassTimes) -> None:
     """Between the two bounds on every rank, whatever times the order was built for."""
@@ -75,7 +75,7 @@ def test_bounds_hold_what_the_order_keeps(name: str, data: st.DataObject, times:
 
 
 @pytest.mark.parametrize("name", [name for name, form in SCHEDULES.items() if form.splits_backward])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(data=st.data(), times=TIMES, pending=st.sampled_from((0.1, 0.5, 1.0, 3.0, 30.0)))
 def test_least_of_both_is_kept_at_once(name: str, data: st.DataObject, times: PassTimes, pending: float) -> None:
     """At some moment every rank keeps the least activations and the least pending gradients together, whatever a
@@ -92,7 +92,7 @@ def test_least_of_both_is_kept_at_once(name: str, data: st.DataObject, times: Pa
 
 
 @pytest.mark.parametrize("name", SCHEDULE_CODES)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(data=st.data())
 def test_stages_and_sends_are_those_of_the_order(name: str, data: st.DataObject) -> None:
     """Messages counted pass by pass: an activation to the next stage and a gradient back, unless it lives here."""

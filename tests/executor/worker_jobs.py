@@ -1,8 +1,9 @@
-"""What a pool's ranks can be asked to do. Run as a script: worker_jobs.py ADDRESS RANK NUM_RANKS."""
+"""What a pool's ranks can be asked to do. Run as a script: worker_jobs.py ADDRESS NUM_RANKS."""
 
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import traceback
 from collections import Counter, defaultdict
@@ -185,7 +186,8 @@ def peak_bytes(plan: str) -> int:
 
 
 def main() -> None:
-    address, rank, num_ranks = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    address, num_ranks = sys.argv[1], int(sys.argv[2])
+    rank = _fork_ranks(num_ranks)
     torch.set_num_threads(1)
     store = dist.FileStore(str(Path(address).with_name("store")), num_ranks)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=num_ranks)
@@ -201,6 +203,17 @@ def main() -> None:
             except BaseException:
                 connection.send((False, f"rank {rank}: {traceback.format_exc()}"))
     dist.destroy_process_group()
+    if rank == 0:
+        for _ in range(1, num_ranks):
+            os.wait()
+
+
+def _fork_ranks(num_ranks: int) -> int:
+    """This process's rank, of as many copies of it: torch is imported once for all of them."""
+    for rank in range(1, num_ranks):
+        if os.fork() == 0:
+            return rank
+    return 0
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,19 +28,9 @@ class WorkerPool:
         address = str(Path(self._folder.name) / "socket")
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
         with Listener(address, "AF_UNIX") as listener:
-            self._processes = [
-                subprocess.Popen(
-                    [
-                        sys.executable,
-                        str(Path(__file__).with_name("worker_jobs.py")),
-                        address,
-                        str(rank),
-                        str(num_ranks),
-                    ],
-                    env=environment,
-                )
-                for rank in range(num_ranks)
-            ]
+            script = Path(__file__).with_name("worker_jobs.py")
+            command = [sys.executable, str(script), address, str(num_ranks)]
+            self._ranks = subprocess.Popen(command, env=environment, process_group=0)
             connections: dict[int, Connection] = {}
             while len(connections) < num_ranks:
                 connection = listener.accept()
@@ -68,10 +59,9 @@ class WorkerPool:
         self.closed = True
         for connection in self._connections:
             connection.close()
-        for process in self._processes:
-            try:
-                process.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        try:
+            self._ranks.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._ranks.pid, signal.SIGKILL)
+            self._ranks.wait()
         self._folder.cleanup()

@@ -84,6 +84,13 @@ def test_the_rule_that_stands_against_a_layout(
         find_against(plan, text)
 
 
+def test_reasons_name_the_option_that_was_typed(plan: Plan) -> None:
+    with pytest.raises(Infeasible) as caught:
+        find_against(plan, "tp=8,zero_stage=3")
+    assert "without --against zero_stage=3 there are" in " ".join(caught.value.reasons)
+    assert "--fix" not in " ".join(caught.value.reasons)
+
+
 def rules(plan: Plan) -> dict[str, str]:
     return {one.rule: one.says for one in what_binds(plan)}
 

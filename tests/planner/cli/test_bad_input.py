@@ -256,6 +256,22 @@ def test_a_plan_with_nan(plan: Any, plan_file: Any) -> None:
     assert_sentence(plan("show", path), 2, "prediction.step_time_s.mean = nan", "finite")
 
 
+@pytest.mark.parametrize(
+    ("figures", "words"),
+    [
+        ({"step_time_s": {"mean": -1.0, "low": 0.1, "high": 0.4}}, "prediction.step_time_s.mean = -1.0: "),
+        (
+            {"step_time_s": {"mean": 0.5, "low": 0.1, "high": 0.4}},
+            "mean = 0.5 must lie between low = 0.1 and high = 0.4",
+        ),
+        ({"memory": {"fits_probability": 1.5}}, "prediction.memory.fits_probability = 1.5: "),
+        ({"memory": {"host_bytes": -1.0}}, "prediction.memory.host_bytes = -1.0: "),
+    ],
+)
+def test_a_plan_with_impossible_figures(plan: Any, plan_file: Any, figures: dict[str, Any], words: str) -> None:
+    assert_sentence(plan("show", plan_file(prediction=figures)), 2, words)
+
+
 def test_a_plan_nested_without_end(plan: Any, tmp_path: Path) -> None:
     path = tmp_path / "deep.json"
     path.write_text("[" * 100_000)

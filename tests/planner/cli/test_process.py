@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from costmodel.schema.errors import InvalidSpec
-from planner.cli.files import write_text
+from planner.cli.files import write_file
 
 PLAN = [sys.executable, "-P", "-m", "planner.cli.main"]
 HEAVY = ("numpy", "pulp", "highspy", "scipy", "torch", "rich.table", "pydantic")
@@ -53,14 +53,14 @@ def test_bad_input_reaches_the_shell_as_status_2() -> None:
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "plan.json"
-    write_text(path, "old")
+    write_file(path, "old")
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("os.replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        write_text(path, "new")
+        write_file(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -71,5 +71,5 @@ def test_disk_full_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr("os.replace", full)
     with pytest.raises(InvalidSpec, match="No space left on device"):
-        write_text(tmp_path / "plan.json", "new")
+        write_file(tmp_path / "plan.json", "new")
     assert not list(tmp_path.iterdir())

@@ -53,6 +53,7 @@ def test_sensitivity_refuses(plan: Any, searched: Path, arguments: tuple[str, ..
 
 def test_explain_against_a_layout(plan: Any, searched: Path) -> None:
     ending = plan("explain", searched, "--against", "tp=1,pp=4,schedule=1f1b")
+    assert "Asked for: --against tp=1" in ending.out
     assert ending.status == 0
     assert "Why B was not weighed" in ending.out
     assert "limit" in ending.out.partition("Why B was not weighed")[2]

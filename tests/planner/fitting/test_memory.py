@@ -116,15 +116,19 @@ def test_memory_and_time_have_no_parameter_in_common() -> None:
     times, memory = load_runs(rows), load_memory_runs(rows)
     assert len(times.rows) == len(memory.rows) == len(rows)
     parameters = load_parameters()
-    for parameter in parameters:
-        moved = Catalog(as_fit((parameter,), np.array([0.2])))
-        still = Catalog(as_fit((parameter,), np.array([0.0])))
-        if parameter.quantity == "memory":
-            for batch in times.batches:
-                assert batch.log_time(moved) == pytest.approx(batch.log_time(still), rel=1e-12), parameter.name
-        else:
-            for before, after in zip(memory.figures(still), memory.figures(moved), strict=True):
-                assert after == pytest.approx(before, rel=1e-12), parameter.name
+    on_memory = np.array([parameter.quantity == "memory" for parameter in parameters])
+    factors = np.linspace(0.1, 0.3, len(parameters))
+    nothing, of_memory, of_time = (
+        Catalog(as_fit(parameters, np.where(moved, factors, 0.0)))
+        for moved in (np.zeros_like(on_memory), on_memory, ~on_memory)
+    )
+    for batch in times.batches:
+        assert batch.log_time(of_memory) == pytest.approx(batch.log_time(nothing), rel=1e-12)
+        assert batch.log_time(of_time) != pytest.approx(batch.log_time(nothing), rel=1e-3)
+    figures = memory.figures(nothing)
+    for before, same, other in zip(figures, memory.figures(of_time), memory.figures(of_memory), strict=True):
+        assert same == pytest.approx(before, rel=1e-12)
+        assert other != pytest.approx(before, rel=1e-3)
 
 
 def test_a_fit_holds_both_and_nothing_correlates_between_them(tmp_path: Path) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import runpy
-from pathlib import Path
-
 import pytest
 from slow_reference import makespan, peak_activations
 
-from planner.schedules import SCHEDULES, build_schedule, supports
+from planner.schedules import build_schedule, supports
 from planner.schedules.closed_forms import CLOSED_FORMS
 
-BENCHMARK = runpy.run_path(str(Path(__file__).parents[3] / "benchmarks" / "schedules.py"))
 SIZES = [(pp, m, vpp) for pp in (2, 3, 4, 6, 8) for m in (2, 3, 4, 6, 8, 12, 15, 16, 24) for vpp in (1, 2, 4)]
 
 
@@ -76,11 +72,3 @@ def test_memory_of_units_is_nearly_even(name: str, vpp: int, least: float) -> No
 
 def test_dualpipe_keeps_p_plus_1_on_every_rank() -> None:
     assert peak_activations(build_schedule("dualpipe", 8, 20)) == [9] * 8
-
-
-def test_benchmark_prints_what_the_tests_hold(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = BENCHMARK["closed_forms"]()
-    assert {row["name"] for row in rows} == set(CLOSED_FORMS) <= set(SCHEDULES)
-    assert all(row["bubble"] <= row["stated"] + 1e-9 and row["peak"] <= row["stated_peak"] + 1e-9 for row in rows)
-    BENCHMARK["_print_closed_forms"](rows)
-    assert f"{len(rows)} figures" in capsys.readouterr().out

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from itertools import pairwise, product
 from math import ceil, comb, prod
 from random import Random
@@ -128,49 +129,68 @@ def all_splits(window: list[list[tuple[int, int]]]) -> Iterator[tuple[tuple[int,
     return (split for split in grow(0, 0) if split[-1][1] == total)
 
 
+RankCounts = tuple[int, tuple[int, ...]]
+"""A rank and how many layers of each group lie on it."""
+
+
 def all_mixes(
+    layers: PricedLayers, rank: int, counts: tuple[int, ...], policies: tuple[int, ...], budget_bytes: float
+) -> list[Mix]:
+    """Every way to give a rank's layers to policies; ``counts``: by kind, all of them open to ``policies``."""
+    groups = Groups((), tuple(range(len(counts))), (policies,) * len(counts))
+    return mixes_of_slots(layers, [(rank, counts)], groups, budget_bytes)[rank, counts]
+
+
+def mixes_of_slots(
     layers: PricedLayers,
-    rank: int,
-    counts: tuple[int, ...],
-    policies: tuple[int, ...],
+    slots: Sequence[RankCounts],
+    groups: Groups,
     budget_bytes: float,
     lengths: tuple[int, ...] = (),
-    groups: Groups | None = None,
-) -> list[Mix]:
-    """Every way to give each group's layers to policies, priced, if it fits the budget, the host and its drives.
+) -> dict[RankCounts, list[Mix]]:
+    """For each slot every way to give its groups' layers to policies, if it fits the budget, the host and its drives.
 
-    ``counts``: by group; without ``groups`` a kind's layers are one, and all open to ``policies``.
+    All are priced at once: a price takes its time however little it is asked.
     """
-    groups = groups or Groups((), tuple(range(len(counts))), (policies,) * len(counts))
-    of_groups = np.zeros((1, len(counts), layers.costs.num_policies))
-    for group, count in enumerate(counts):
-        useful = useful_policies(layers, groups.kinds[group], groups.policies[group])
-        _check_size(len(of_groups) * comb(count + len(useful) - 1, count))
-        ways = np.array(list(_compositions(count, len(useful))), np.float64)
-        of_groups = np.repeat(of_groups, len(ways), axis=0)
-        of_groups[:, group, list(useful)] = np.tile(ways, (len(of_groups) // len(ways), 1))
+    of_slots = [_ways(layers, counts, groups) for _, counts in slots]
+    of_groups = np.concatenate(of_slots)
     table = np.zeros((len(of_groups), layers.forward.shape[1] - 2, of_groups.shape[2]))
     np.add.at(table, (slice(None), list(groups.kinds)), of_groups)
     # All kinds of layers stand beside the mixes: a rank without experts waits for the others' collectives too.
     every = np.zeros((1, *table.shape[1:]))
     every[0, :, 0] = 1.0
-    slots = np.concatenate([table, every])
-    ranks = np.full((1, len(slots)), rank)
+    counts = np.concatenate([table, every])
+    sizes = [len(ways) for ways in of_slots]
+    ranks = np.repeat([rank for rank, _ in (*slots, slots[0])], [*sizes, 1])[None]
     stages = stages_of_row(layers)
-    assignment = Assignment(slots[None], ranks, np.ones_like(ranks), stages.embedding[ranks], stages.head[ranks])
+    assignment = Assignment(counts[None], ranks, np.ones_like(ranks), stages.embedding[ranks], stages.head[ranks])
     priced = price(layers, assignment, kept_of(layers, assignment, lengths))
     work, claim = priced.work, priced.memory.claim[0]
     # A stage waits for its activation's send after the forward, and for its gradient's after the backward.
     waits_s = float(layers.busy_s[0]) / stages.copies
-    forward_s = work.forward_s[0] + stages.activations[rank] * waits_s
-    backward_s = work.backward_s[0] + stages.gradients[rank] * waits_s
-    return [
-        Mix(
-            table[row], of_groups[row], float(forward_s[row]), float(backward_s[row]),
-            float(work.weight_grad_s[0, row]), float(priced.extras.exposed_s[0, row]), float(claim[row]),
-        )
-        for row in np.flatnonzero(((claim <= budget_bytes) & _fits_beside(layers, priced.memory))[:-1])
-    ]  # fmt: skip
+    forward_s = work.forward_s[0] + np.asarray(stages.activations)[ranks[0]] * waits_s
+    backward_s = work.backward_s[0] + np.asarray(stages.gradients)[ranks[0]] * waits_s
+    fits = (claim <= budget_bytes) & _fits_beside(layers, priced.memory)
+    columns = (forward_s, backward_s, work.weight_grad_s[0], priced.extras.exposed_s[0], claim)
+    found: dict[RankCounts, list[Mix]] = {}
+    stop = 0
+    for slot, size in zip(slots, sizes, strict=True):
+        start, stop = stop, stop + size
+        rows = (np.flatnonzero(fits[start:stop]) + start).tolist()
+        found[slot] = [Mix(table[row], of_groups[row], *(float(one[row]) for one in columns)) for row in rows]
+    return found
+
+
+def _ways(layers: PricedLayers, counts: tuple[int, ...], groups: Groups) -> np.ndarray:
+    """[n, G, P] every way to give ``counts`` of each group to its useful policies."""
+    of_groups = np.zeros((1, len(counts), layers.costs.num_policies))
+    for group, count in enumerate(counts):
+        useful = useful_policies(layers, groups.kinds[group], groups.policies[group])
+        _check_size(len(of_groups) * comb(count + len(useful) - 1, count))
+        ways = _compositions(count, len(useful))
+        of_groups = np.repeat(of_groups, len(ways), axis=0)
+        of_groups[:, group, list(useful)] = np.tile(ways, (len(of_groups) // len(ways), 1))
+    return of_groups
 
 
 def useful_policies(layers: PricedLayers, kind: int, policies: tuple[int, ...]) -> tuple[int, ...]:
@@ -191,13 +211,13 @@ def _fits_beside(layers: PricedLayers, memory: MemoryColumns) -> np.ndarray:
     return (memory.host[0] <= host_budget_bytes(setting)) & (memory.nvme[0] <= nvme_budget_bytes(setting))
 
 
-def _compositions(count: int, parts: int) -> Iterator[tuple[int, ...]]:
+@cache
+def _compositions(count: int, parts: int) -> np.ndarray:
+    """[n, parts] every way to write ``count`` as a sum of ``parts``."""
     if parts == 1:
-        yield (count,)
-        return
-    for head in range(count + 1):
-        for rest in _compositions(count - head, parts - 1):
-            yield (head, *rest)
+        return np.array([[count]], np.float64)
+    each = [(head, _compositions(count - head, parts - 1)) for head in range(count + 1)]
+    return np.concatenate([np.hstack([np.full((len(rest), 1), head), rest]) for head, rest in each])
 
 
 def _worth_trying(mixes: list[Mix], any_mix: bool) -> list[Mix]:
@@ -269,15 +289,10 @@ def _best_of_ranges(
 ) -> Best | None:  # fmt: skip
     """One stage a rank: every range of the window, every mix of it that is worth trying, all simulated."""
     window = stage_window(*shapes)
-    priced: dict[tuple[int, int, int], list[Mix]] = {}
-    known: dict[tuple[int, tuple[int, ...]], list[Mix]] = {}
-    for rank, spans in enumerate(window):
-        for span in spans:
-            counts = groups.count(span)
-            if (rank, counts) not in known:
-                mixes = all_mixes(layers, rank, counts, (), budget_bytes, groups=groups)
-                known[rank, counts] = _worth_trying(mixes, any_mix)
-            priced[rank, *span] = known[rank, counts]
+    slots = {(rank, span): (rank, groups.count(span)) for rank, spans in enumerate(window) for span in spans}
+    mixes = mixes_of_slots(layers, sorted(set(slots.values())), groups, budget_bytes)
+    few = {slot: _worth_trying(one, any_mix) for slot, one in mixes.items()}
+    priced = {(rank, *span): few[slot] for (rank, span), slot in slots.items()}
     splits = list(all_splits(window))
     _check_size(sum(prod(len(priced[rank, *span]) for rank, span in enumerate(split)) for split in splits))
     rows = [
@@ -326,9 +341,8 @@ def _best_of_chunks(
     tried = 0
     for lengths in splits_of_row(*shapes):
         counts = counts_per_rank(list(groups.of_layer), len(groups.kinds), lengths, stages.stage_to_rank).tolist()
-        mixes = [
-            all_mixes(layers, rank, tuple(counts[rank]), (), budget_bytes, lengths, groups) for rank in range(layout.pp)
-        ]
+        slots = [(rank, tuple(counts[rank])) for rank in range(layout.pp)]
+        mixes = list(mixes_of_slots(layers, slots, groups, budget_bytes, lengths).values())
         few = [_worth_trying(one, any_mix) for one in mixes] if layout.pp == 1 or not any_mix else mixes
         # The fastest mixes may be kept longer than the mean of a rank's stages is: then the others count too.
         for choices in (few, mixes):

@@ -9,6 +9,7 @@ from random import Random
 import numpy as np
 from drawn_instances import MOST_ROWS, Instance, open_policies, settled
 from exhaustive import TooLarge, best_placement, kept_of, random_placement
+from floors import memory_floor_bytes
 from small_instances import price_space
 from small_mixed import best_of_all, run_of, splits
 
@@ -20,7 +21,7 @@ from planner.evaluate import Evaluated, evaluate
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.bounds import estimate_memory_floor_bytes, mean_state_bytes
+from planner.search.bounds import mean_state_bytes
 from planner.search.find import find_plan
 from planner.search.floor import estimate_step_floor_s
 from planner.search.groups.bounds import estimate_after_s, held_shares
@@ -148,7 +149,7 @@ def check_layouts(instance: Instance, most: int) -> list[Checked]:
     found = found.take(np.array(sorted(rows), np.intp))
     layers = run.priced.take(found.numbers)
     # Of stages whose lengths are given the search knows the state alone.
-    floor = mean_state_bytes if problem.pinned.lengths else estimate_memory_floor_bytes
+    floor = mean_state_bytes if problem.pinned.lengths else memory_floor_bytes
     floors = floor(layers, problem.kinds, problem.num_kinds, run.policies)
     simulated = []
     for row in range(len(layers.layouts)):

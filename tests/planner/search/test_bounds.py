@@ -9,6 +9,7 @@ from random import Random
 import numpy as np
 import pytest
 from exhaustive import best_placement, kept_of, random_placement
+from floors import memory_floor_bytes, time_floor_s
 from small_instances import build_model, build_request, price_space, random_request, random_state_request
 
 from costmodel.catalog.runtimes import load_runtime
@@ -20,7 +21,7 @@ from planner.evaluate import Evaluated, evaluate
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.bounds import estimate_memory_floor_bytes, estimate_time_floor_s, extras_floor_s, least_evenness
+from planner.search.bounds import extras_floor_s, least_evenness
 from planner.search.chunks import splits_of_row
 from planner.search.place import place
 from planner.search.policies import policy_sets
@@ -61,7 +62,7 @@ def sample_rows(request: Request, draw: Random, most: int) -> Sample:
     policies = tuple(sorted({policy for one in sets for policy in one}))
     floors = [
         estimate(layers, problem.kinds, problem.num_kinds, policies)
-        for estimate in (estimate_memory_floor_bytes, estimate_time_floor_s, extras_floor_s)
+        for estimate in (memory_floor_bytes, time_floor_s, extras_floor_s)
     ]
     return Sample(request, problem, layers, sets, *floors)
 
@@ -83,10 +84,10 @@ def check_tight(sample: Sample, placed: list[tuple[int, float, float]], budget_b
 
 @pytest.mark.parametrize(
     ("drawn", "seed"),
-    [(random_request, seed) for seed in range(30)] + [(random_state_request, seed) for seed in range(10)],
+    [(random_request, seed) for seed in range(20)] + [(random_state_request, seed) for seed in range(6)],
 )
 def test_no_random_placement_beats_the_bounds(drawn: Callable[[int], Request], seed: int) -> None:
-    """40 instances x 24 layouts x 2 placements, each against both floors and six tight bounds."""
+    """26 instances x 24 layouts x 2 placements, each against both floors and six tight bounds."""
     draw = Random(seed)
     sample = sample_rows(drawn(seed), draw, 24)
     placed = []
@@ -105,8 +106,8 @@ def test_no_random_placement_beats_the_bounds(drawn: Callable[[int], Request], s
 
 @pytest.mark.parametrize(
     ("drawn", "seed"),
-    [(random_request, seed) for seed in range(1000, 1030)]
-    + [(random_state_request, seed) for seed in range(1000, 1005)],
+    [(random_request, seed) for seed in range(1000, 1016)]
+    + [(random_state_request, seed) for seed in range(1000, 1004)],
 )
 def test_the_very_best_placement_respects_the_bounds(drawn: Callable[[int], Request], seed: int) -> None:
     """Where a bound is nearest to being wrong: the optimum by exhaustive search, with memory ample and short."""
@@ -147,7 +148,7 @@ def test_several_stages_a_rank_respect_the_bounds(schedule: str, layers: int) ->
         build_model(num_layers=layers, vocab=32000, hidden=1024), 4, fixed={"pp": 2 + 2 * (layers == 13)},
         schedules=(schedule,),
     )  # fmt: skip
-    sample = sample_rows(request, draw, 16)
+    sample = sample_rows(request, draw, 8)
     assert len(sample.layers.layouts)
     for row in range(len(sample.layers.layouts)):
         one = sample.row(row)

@@ -6,13 +6,14 @@ from random import Random
 
 import numpy as np
 import pytest
+from floors import memory_floor_bytes
 from small_instances import build_model, build_request
 
 from costmodel.layer_table import price_layers
 from planner.evaluate import evaluate
 from planner.placement import Placement
 from planner.problem import Problem
-from planner.search.bounds import estimate_memory_floor_bytes, extras_floor_s
+from planner.search.bounds import extras_floor_s
 from planner.search.place import improve, place
 from planner.search.policies import policy_sets
 from planner.search.run import family_of_rows
@@ -28,7 +29,7 @@ def test_a_family_is_placed_as_its_layouts_are_alone(schedule: str) -> None:
     layers = price_layers(problem.setting, problem.network, layouts)
     policies = tuple(sorted({policy for one in sets for policy in one}))
     after_s = extras_floor_s(layers, problem.kinds, problem.num_kinds, policies)
-    floor_bytes = estimate_memory_floor_bytes(layers, problem.kinds, problem.num_kinds, policies)
+    floor_bytes = memory_floor_bytes(layers, problem.kinds, problem.num_kinds, policies)
     families, draw, together = family_of_rows(layers), Random(3), 0
     for family in draw.sample(range(int(families.max()) + 1), min(4, int(families.max()) + 1)):
         rows = np.flatnonzero(families == family)

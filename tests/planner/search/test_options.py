@@ -51,7 +51,7 @@ def check_slot(layers: PricedLayers, slot: Slot, policies: tuple[int, ...], draw
     return tight
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(24))
 def test_equals_trying_every_mix(seed: int) -> None:
     draw = Random(seed)
     request = random_request(seed)
@@ -68,13 +68,13 @@ def test_equals_trying_every_mix(seed: int) -> None:
 @pytest.mark.parametrize("shape", ["dense", "dense then mixture", "unlike"])
 @pytest.mark.parametrize("schedule", ["1f1b", "zb-h1"])
 def test_many_layers_under_every_budget(shape: str, schedule: str) -> None:
-    """A dozen layers a kind and all four policies: hundreds of mixes, thirty budgets between the extremes."""
+    """Eight and four layers a kind and all four policies: hundreds of mixes, thirty budgets between the extremes."""
     fixed = {"pp": 2, "tp": 1, "schedule": schedule, "micro_batch_size": 2, "zero_stage": 0}
     request = build_request(build_model(shape, num_layers=24), 4, global_batch_size=16, fixed=fixed)
     layers = priced_row(request, 0)
     kinds = len(request.model.kinds)
     tight = sum(
-        check_slot(layers, Slot(rank, (12, 5)[:kinds]), policies, Random(rank), 15)
+        check_slot(layers, Slot(rank, (8, 4)[:kinds]), policies, Random(rank), 15)
         for rank in range(2)
         for policies in ((0, 1, 2, 3), (0, 1, 2))
     )

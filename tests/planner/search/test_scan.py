@@ -7,6 +7,7 @@ from random import Random
 
 import numpy as np
 import pytest
+from floors import memory_floor_bytes, time_floor_s
 from small_instances import build_model, build_request, random_request
 
 from costmodel.even_split import uniform_assignment
@@ -16,7 +17,7 @@ from costmodel.pipeline import count_copies
 from costmodel.price import price
 from planner.problem import Problem
 from planner.search.best_first import search
-from planner.search.bounds import estimate_memory_floor_bytes, estimate_time_floor_s, extras_floor_s
+from planner.search.bounds import extras_floor_s
 from planner.search.policies import policy_sets
 from planner.search.scan import MOST_COPIES, PricedSpace, Scan
 from planner.search.space import Rows, Space, enumerate_space
@@ -66,7 +67,7 @@ def test_what_a_scan_leaves_is_what_the_floors_leave(seed: int, share: float) ->
     policies = policy_sets(request)[0]
     layers = price_layers(problem.setting, problem.network, space.all_layouts())
     about = (problem.kinds, problem.num_kinds, policies)
-    floor_bytes, floor_s = estimate_memory_floor_bytes(layers, *about), estimate_time_floor_s(layers, *about)
+    floor_bytes, floor_s = memory_floor_bytes(layers, *about), time_floor_s(layers, *about)
     budget, limit_s = float(np.quantile(floor_bytes, 0.7)), float(np.quantile(floor_s, share))
     scan = Scan(problem, PricedSpace(problem, space), policies, budget)
     found = [scan.look(rows, limit_s) for rows in scan.blocks()]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from exhaustive import best_placement, random_placement
+from floors import memory_floor_bytes, time_floor_s
 from small_instances import build_model, build_request, with_request
 
 from costmodel.catalog.runtimes import load_runtime
@@ -20,7 +21,7 @@ from planner.predict import predict_plan
 from planner.problem import Problem
 from planner.request import Request
 from planner.search import find_plan
-from planner.search.bounds import estimate_memory_floor_bytes, estimate_time_floor_s, extras_floor_s
+from planner.search.bounds import extras_floor_s
 from planner.search.place import place
 from planner.search.policies import policy_sets
 from planner.search.space import enumerate_layouts
@@ -53,7 +54,7 @@ def test_bounds_and_the_exhaustive_optimum(schedule: str, seed: int) -> None:
     policies = tuple(sorted({policy for one in sets for policy in one}))
     floor_bytes, floor_s, after_s = (
         estimate(layers, problem.kinds, problem.num_kinds, policies)
-        for estimate in (estimate_memory_floor_bytes, estimate_time_floor_s, extras_floor_s)
+        for estimate in (memory_floor_bytes, time_floor_s, extras_floor_s)
     )
     for row in range(len(rows)):
         one = layers.take(np.array([row]))
@@ -79,7 +80,7 @@ def test_bounds_are_near_for_many_micro_batches(schedule: str) -> None:
     request = wide(fixed=fixed, schedules=(schedule,), global_batch_size=64, seq_len=8192)
     problem = Problem.from_request(request)
     layers = price_layers(problem.setting, problem.network, enumerate_layouts(request))
-    floor_s = estimate_time_floor_s(layers, problem.kinds, problem.num_kinds, (0,))
+    floor_s = time_floor_s(layers, problem.kinds, problem.num_kinds, (0,))
     best = best_placement(problem, layers.take(np.array([0])), ((0,),), 1e15)
     assert best is not None
     assert 0.9 * best.step_time_s < floor_s[0] <= best.step_time_s

@@ -64,7 +64,7 @@ def test_program_equals_enumeration(data: st.DataObject) -> None:
     assert exact.timing.makespan == pytest.approx(fastest_of_all(problem), rel=1e-6)
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=8)
 @given(order_problems(max_passes=20, max_pp=3))
 def test_bound_program_and_search_agree(problem: OrderProblem) -> None:
     """bound <= exact = found, on any tiny problem."""
