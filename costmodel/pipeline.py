@@ -89,19 +89,18 @@ def _once(p: Any, m: Any, v: Any, r: Any) -> Any:
 
 
 def _by_schedule(layouts: Layouts, rank: IntColumn, forms: list[Form]) -> Column:
-    """[n, S] each row by the form of its schedule."""
+    """[n, S] each row by the form of its schedule; schedules that share one are evaluated together."""
     p, m, v = (column[:, None].astype(np.float64) for column in (layouts.pp, layouts.num_microbatches, layouts.vpp))
     shape = np.broadcast_shapes(rank.shape, (len(layouts), 1))
     rank = np.broadcast_to(rank, shape)
-    first = layouts.schedule[:1]
-    if (layouts.schedule == first).all():
-        return (
-            np.asarray(np.broadcast_to(forms[int(first[0])](p, m, v, rank), shape)) if len(first) else np.empty(shape)
-        )
+    distinct = list(dict.fromkeys(forms[code] for code in np.flatnonzero(np.bincount(layouts.schedule))))
+    if len(distinct) == 1:
+        return np.asarray(np.broadcast_to(distinct[0](p, m, v, rank), shape))
     found = np.empty(shape)
-    for code in np.unique(layouts.schedule).tolist():
-        rows = layouts.schedule == code
-        found[rows] = forms[code](p[rows], m[rows], v[rows], rank[rows])
+    own = np.array([distinct.index(form) if form in distinct else -1 for form in forms])[layouts.schedule]
+    for number, form in enumerate(distinct):
+        rows = np.flatnonzero(own == number)
+        found[rows] = form(p[rows], m[rows], v[rows], rank[rows])
     return found
 
 
