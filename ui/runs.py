@@ -50,7 +50,7 @@ def find_run(place: str, plan: Plan) -> MeasuredRun:
     Raises InvalidSpec where there is none, saying what is there instead.
     """
     path = Path(place).expanduser()
-    if not path.exists():
+    if not (path.is_dir() or path.is_file()):
         raise InvalidSpec(f"{place} is not there", "name the folder in which plan run left NAME.runs.json")
     files = sorted(path.glob(RECORD)) if path.is_dir() else [path]
     if not files:

@@ -44,7 +44,7 @@ def test_every_section_is_drawn_for_the_question_asked_on_another_page(page: App
     assert page.main.header[0].value.startswith("Why pp 2")
     assert [section.value for section in page.main.subheader] == [
         "Where a step's time goes",
-        "What keeps it from being faster",
+        "What limits it, and what was weighed",
         "Memory at the worst moment",
         "The pipeline, pass by pass",
         "Layers",
@@ -77,6 +77,7 @@ def test_a_run_is_drawn_above_and_a_bad_folder_is_said_beside_its_field(
     assert not page.main.error
     (timeline,) = [chart.proto.spec for chart in page.get("plotly_chart") if "measured 2026-01-31" in chart.proto.spec]
     assert "simulated" in timeline
+    assert any(text.value.startswith("The run's steps took 1.00 s, against") for text in page.markdown)
     (tmp_path / "p.runs.json").write_text(record(tiny, schedule="zb-h1"))
     page.text_input(key="why_run").set_value(f"{tmp_path}/p.runs.json").run()
     assert "another layout" in page.main.warning[0].value

@@ -90,6 +90,17 @@ def test_every_pass_is_drawn_once_as_long_as_it_takes(name: str, vpp: int) -> No
     assert took_s == pytest.approx(simulation.busy_s)
 
 
+def test_passes_and_collectives_of_a_split_vocabulary_are_drawn() -> None:
+    degrees = {"pp": 4, "dp_shard": 4, "vocab_parallel": True, "global_batch_size": 32}
+    plan = planned(schedule="1f1b-vocab-1", **degrees)
+    figure = charts.timeline({"simulated": read_passes(simulate_plan(plan).simulation.trace())})
+    m, pp = plan.layout.num_microbatches, plan.layout.pp
+    for words in ("embedding", "embedding's gradient", "output layer", "output layer's gradients"):
+        assert [count_boxes(trace) for trace in named(figure, words)] == [m * pp]
+    joint_products = 3
+    assert [count_boxes(trace) for trace in named(figure, "collective")] == [joint_products * m * pp]
+
+
 def test_a_long_step_is_drawn_in_part_and_the_rest_as_stretches() -> None:
     simulation = simulated("1f1b", 2, 1000)
     passes = read_passes(simulation.trace())

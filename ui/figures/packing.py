@@ -58,7 +58,7 @@ def _row(units: list[Packed], name: str, gap: float, aspect: float) -> Packed:
     for count in range(1, len(units) + 1):
         rows = -(-len(units) // count)
         # An unfinished last row is worse than a shape that is somewhat off.
-        amiss = abs(log(count * wide / (rows * high) / aspect)) + 0.5 * (len(units) % count > 0)
+        amiss = abs(log(count * wide / (rows * high) / aspect)) + (len(units) % count > 0)
         if amiss < best:
             best, columns = amiss, count
     rows = -(-len(units) // columns)

@@ -11,8 +11,8 @@ from ui.palette import COMMUNICATION, styled
 
 
 def wire_times_s(plan: Plan) -> dict[str, tuple[float, float]]:
-    """{level: (bytes/s, seconds)}: what a GPU reaches there, and its bytes over that. The level of a node's inside is
-    that of the busiest rank's kind of node.
+    """{level: (bytes/s, seconds)}: what a GPU reaches there, and its bytes over that. Levels inside a node
+    are those of the busiest rank's kind of node, or of the first kind that names them so.
     """
     cluster, found = plan.cluster.spec, {}
     for group in cluster.unlike_groups:

@@ -45,9 +45,9 @@ def _time(plan: Plan) -> None:
 
 
 def _limits(answer: Answer) -> None:
-    st.subheader("What keeps it from being faster", divider="gray")
+    st.subheader("What limits it, and what was weighed", divider="gray")
     said = [*_binding(answer), *answer.plan.notes]
-    st.markdown("\n".join(f"- {sentence}" for sentence in said) or "No limit has been reached.")
+    st.markdown("\n".join(f"- {sentence.replace('--', '')}" for sentence in said) or "No limit has been reached.")
 
 
 @st.cache_resource(show_spinner=False, max_entries=16, hash_funcs={Answer: lambda answer: answer.question})

@@ -61,16 +61,15 @@ def show_pipeline(answer: Answer) -> None:
         )
     traces = {f"simulated, {chosen.name}": passes}
     if run is not None and run.trace is not None:
-        traces = {f"measured {run.date}, {run.schedule}": read_passes(run.trace), **traces}
+        traces = {f"measured {run.date[:16].replace('T', ' ')}, {run.schedule}": read_passes(run.trace), **traces}
+        st.markdown(
+            f"The run's steps took {seconds(run.measured.step_time_s)}, against"
+            f" {seconds(plan.prediction.step_time_s.mean)} predicted for the plan."
+        )
     chart(charts.timeline(traces, window), "why_timeline")
-    st.caption(
-        "Drag to zoom in, double-click to zoom out. Pale: a rank's further stages."
-        if window is None
-        else f"Of {len(passes):,} passes and sends, those from {seconds(window.start_s)} to {seconds(window.end_s)} are"
-        " drawn one by one; grey is where ranks are busy outside. Drag to zoom in. Pale: a rank's further stages."
-    )
+    st.caption(" ".join(_notes(passes, window)))
     if plan.layout.pp > 1:
-        st.markdown("**Activations kept**")
+        st.markdown("**Activations that ranks keep from forward to backward**")
         chart(charts.activations(shown, *(window or Window(0.0, passes.end_s))), "why_activations")
         _compare(every)
 
@@ -92,6 +91,20 @@ def _window(passes: Passes) -> Window | None:
         "Part of the step", list(PARTS), default="start", key="why_part", bind="query-params", required=True
     )
     return window_at(passes, PARTS[part or "start"])
+
+
+def _notes(passes: Passes, window: Window | None) -> list[str]:
+    """How to read the timeline."""
+    said = ["Drag to zoom in, double-click to zoom out."]
+    if passes.later.any():
+        said.append("Pale: stages of a rank beyond its first.")
+    if window is not None:
+        between = f"{seconds(window.start_s)} and {seconds(window.end_s)}"
+        said.append(
+            f"Of {len(passes):,} passes and sends those between {between} are drawn one by one; grey is where ranks are"
+            " busy outside."
+        )
+    return said
 
 
 def _measured(answer: Answer) -> MeasuredRun | None:
