@@ -21,9 +21,11 @@ from planner.constraints import (
 from planner.constraints.rows import admits, admitted_rows
 from planner.constraints.techniques import optimizer_technique
 from planner.placement import Placement
+from planner.predict import price_given
 from planner.request import Request, request_from_plan
 from planner.search import find_plan
 from planner.search.space import enumerate_space
+from planner.survey import survey_space
 
 PATIENCE_S = 30.0
 """Seconds for the search among plans that have the layout."""
@@ -44,29 +46,52 @@ def find_against(plan: Plan, text: str) -> Against:
     Raises InvalidSpec or Infeasible, saying which rule stands against it.
     """
     try:
-        asked = read_constraints(fix=[text])
-        if not asked.fixed and not asked.pins:
-            raise InvalidSpec("--fix says nothing of a layout", "like --fix tp=8,pp=4")
-        # Who asks about a lossy layout allows it.
-        named = {optimizer_technique(str(asked.fixed[key])) for key in ("optimizer_format",) if key in asked.fixed}
-        asked = replace(asked, allowed=frozenset({*plan.constraints.allow, *(named & ALLOWABLE.keys())}))
-        check_world(asked, plan.cluster.num_devices)
-        check_agreement(asked)
-        check_runtime(asked, plan.runtime_spec)
-        request = request_from_plan(
-            plan,
-            constrained=False,
-            fixed=asked.fixed,
-            pins=asked.pins,
-            allowed=asked.allowed,
-            time_limit_s=PATIENCE_S,
-            top=0,
-        )
-        check_request(request)
-        found = find_plan(request)
+        found = find_plan(_request(plan, text))
     except ParlayError as error:
         raise _refusal(error) from None
     return Against(found, _left_out(plan, found))
+
+
+def leanest_against(plan: Plan, text: str) -> Plan:
+    """Of the layouts that have what ``text`` asks, the one that takes least memory under one policy for all layers,
+    whether it fits or not: what to look at where ``find_against`` finds nothing.
+
+    Raises InvalidSpec, where no layout has it or nodes are of several kinds.
+    """
+    try:
+        request = _request(plan, text)
+        survey = survey_space(request)
+        if not len(survey):
+            raise InvalidSpec(f"--fix {text}: no layout of the space has it")
+        leanest = int(survey.peak_bytes.argmin())
+        layouts = survey.layouts
+        return price_given(request, layouts.row(leanest), layouts.schedule_name(leanest), int(survey.policy[leanest]))
+    except ParlayError as error:
+        raise _refusal(error) from None
+
+
+def _request(plan: Plan, text: str) -> Request:
+    """The plan's own question, of the layouts that have what ``text`` says."""
+    asked = read_constraints(fix=[text])
+    if not asked.fixed and not asked.pins:
+        raise InvalidSpec("--fix says nothing of a layout", "like --fix tp=8,pp=4")
+    # Who asks about a lossy layout allows it.
+    named = {optimizer_technique(str(asked.fixed[key])) for key in ("optimizer_format",) if key in asked.fixed}
+    asked = replace(asked, allowed=frozenset({*plan.constraints.allow, *(named & ALLOWABLE.keys())}))
+    check_world(asked, plan.cluster.num_devices)
+    check_agreement(asked)
+    check_runtime(asked, plan.runtime_spec)
+    request = request_from_plan(
+        plan,
+        constrained=False,
+        fixed=asked.fixed,
+        pins=asked.pins,
+        allowed=asked.allowed,
+        time_limit_s=PATIENCE_S,
+        top=0,
+    )
+    check_request(request)
+    return request
 
 
 def as_asked(said: str) -> str:

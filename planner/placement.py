@@ -68,7 +68,7 @@ class Placement:
 
 def _form_of(plan: Plan) -> str:
     """The plan's schedule, or for an order that has no name of its own one with stages in the same places."""
+    if plan.pipeline.schedule in SCHEDULES:
+        return plan.pipeline.schedule
     schedule, layout = plan.schedule(), plan.layout
-    if schedule.name in SCHEDULES:
-        return schedule.name
     return resembling(schedule.stage_to_rank, layout.pp, layout.vpp, schedule.splits_backward)

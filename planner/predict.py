@@ -25,11 +25,15 @@ def predict_plan(request: Request, layout: Layout, schedule: str, recompute: str
 
     Raises InvalidSpec when the layout contradicts the request (ranks, batch, runtime), the schedule its sizes.
     """
+    check_layout(request, layout, schedule, recompute)
+    return price_given(request, layout, schedule, [policy.name for policy in POLICIES].index(recompute))
+
+
+def price_given(request: Request, layout: Layout, schedule: str, policy: int) -> Plan:
+    """``predict_plan`` of a layout that is known to suit the request, with an index into POLICIES."""
     began = perf_counter()
     problem = Problem.from_request(request).on_axis()
-    check_layout(request, layout, schedule, recompute)
     lengths = tuple(even_split(len(problem.kinds), layout.pp * layout.vpp))
-    policy = [policy.name for policy in POLICIES].index(recompute)
     placement = Placement(layout, schedule, lengths, (policy,) * len(problem.kinds))
     evaluated = evaluate(with_spread(problem, placement, request.fit, request.calibration), placement)
     certificate = Certificate(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from threading import Lock
 
 from costmodel.schema.plan import Plan
@@ -22,11 +22,15 @@ REMEMBERED = 64
 
 @dataclass(frozen=True)
 class Answer:
-    """A question, the request that it means, and the plan that was found, with its training run."""
+    """A question, the request that it means, and the plan that was found, with its training run.
+
+    ``simulated_s``: steps of all layouts that the search simulated, by number in the enumerated space.
+    """
 
     question: Question
     request: Request
     plan: Plan
+    simulated_s: dict[int, float] = field(default_factory=dict)
 
     @property
     def run(self) -> RunQuestion:
@@ -46,8 +50,10 @@ def find_answer(question: Question, request: Request, on_progress: Callable[[Pro
             _answers.move_to_end(question)
             return known
     run = run_question(question)
-    plan = find_plan(request, on_progress)
-    answer = Answer(question, request, plan.model_copy(update={"training": estimate_training(plan, run)}))
+    simulated_s: dict[int, float] = {}
+    plan = find_plan(request, on_progress, lambda outcome: simulated_s.update(outcome.tabled_steps_s))
+    trained = plan.model_copy(update={"training": estimate_training(plan, run)})
+    answer = Answer(question, request, trained, simulated_s)
     with _lock:
         _answers[question] = answer
         while len(_answers) > REMEMBERED:

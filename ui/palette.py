@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import plotly.graph_objects as go
+from plotly.colors import sample_colorscale
 
 BLUE, ORANGE, GREEN, VERMILION, PINK, SKY, GREY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#8C8C8C",
@@ -43,6 +44,23 @@ def colours_of(names: Iterable[str], known: dict[str, str]) -> dict[str, str]:
     names = list(names)
     others = iter(range(len(names)))
     return {name: known.get(name) or CYCLE[next(others) % len(CYCLE)] for name in names}
+
+
+SCALE = [
+    [place / 6, f"rgb({red}, {green}, {blue})"]
+    for place, (red, green, blue) in enumerate(
+        ((0, 114, 178), (86, 180, 233), (0, 158, 115), (154, 168, 46), (230, 159, 0), (213, 94, 0), (204, 121, 167))
+    )
+]
+"""From little to much, dark enough on a light page and light enough on a dark one."""
+
+
+def shades(number: int, *, ordered: bool) -> list[str]:
+    """So many colours: along ``SCALE`` for values that rise, of ``CYCLE`` for names."""
+    if not ordered:
+        return [CYCLE[place % len(CYCLE)] for place in range(number)]
+    places = [place / max(number - 1, 1) for place in range(number)]
+    return [str(colour) for colour in sample_colorscale(SCALE, places)]
 
 
 def lighter(colour: str) -> str:

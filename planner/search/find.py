@@ -15,13 +15,18 @@ from planner.search.best_first import search
 from planner.search.certificate import certify, refuse_unanswered
 from planner.search.notes import list_notes
 from planner.search.reasons import list_alternatives
-from planner.search.run import Progress
+from planner.search.run import Outcome, Progress
 from planner.search.schedule_choice import say_schedule
 from planner.spread import with_spread
 
 
-def find_plan(request: Request, on_progress: Callable[[Progress], None] | None = None) -> Plan:
-    """The best plan of the request's space, with its certificate.
+def find_plan(
+    request: Request,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_outcome: Callable[[Outcome], None] | None = None,
+) -> Plan:
+    """The best plan of the request's space, with its certificate. ``on_outcome`` is handed what else was found, where
+    all nodes are alike.
 
     Raises Infeasible when no layout meets the request, with how far off the nearest is; SolverTimeout when the time
     limit came before any answer.
@@ -32,6 +37,8 @@ def find_plan(request: Request, on_progress: Callable[[Progress], None] | None =
 
         return find_mixed(request, problem, on_progress)
     outcome = search(request, problem, on_progress)
+    if on_outcome is not None:
+        on_outcome(outcome)
     best = outcome.best
     if best is None:
         refuse_unanswered(outcome, len(outcome.space), request)

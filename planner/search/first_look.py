@@ -26,12 +26,14 @@ NO_ROOM = 1e30
 
 @dataclass(frozen=True)
 class UniformPrices:
-    """Closed-form prices of some layouts under uniform policies: their numbers, step time, policy."""
+    """Closed-form prices of some layouts under uniform policies: their numbers, step time, policy, and what the fullest
+    rank claims, infinite where the host does not hold its share."""
 
     rows: Rows
     step_time_s: Column
     fits: NDArray[np.bool_]
     policy: NDArray[np.int64]
+    claim_bytes: Column
 
     def fastest(self, most: int) -> list[int]:
         """Numbers of the fastest that fit."""
@@ -49,7 +51,9 @@ def price_uniform(priced: PricedSpace, rows: Rows, policies: tuple[int, ...], bu
     ranked = np.where(fits, time_s, np.where(fits.any(axis=0), np.inf, np.minimum(claimed, NO_ROOM)))
     pick = ranked.argmin(axis=0)
     columns = np.arange(len(rows))
-    return UniformPrices(rows, time_s[pick, columns], fits[pick, columns], np.array(policies)[pick])
+    return UniformPrices(
+        rows, time_s[pick, columns], fits[pick, columns], np.array(policies)[pick], claimed[pick, columns]
+    )
 
 
 def look_first(priced: PricedSpace, rows: Rows, policies: tuple[int, ...], budget: float) -> UniformPrices:

@@ -60,6 +60,16 @@ class Outcome:
     least_row: int = -1
 
     @property
+    def tabled_steps_s(self) -> dict[int, float]:
+        """``steps_s`` by numbers that every enumeration of the space gives: a share of the optimizer that was sized
+        counts for the layout for which it was."""
+        found: dict[int, float] = {}
+        numbers = self.space.base_of(np.array(list(self.steps_s), np.intp))
+        for number, step_s in zip(numbers.tolist(), self.steps_s.values(), strict=True):
+            found[number] = min(step_s, found.get(number, step_s))
+        return found
+
+    @property
     def best(self) -> Evaluated | None:
         return min(self.evaluated, key=lambda one: one.step_time_s, default=None)
 

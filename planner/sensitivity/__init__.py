@@ -4,7 +4,7 @@ May import ``costmodel`` and ``planner.*`` outside the command line.
 """
 
 from planner.sensitivity.figures import FIGURES, Figure, figure_named
-from planner.sensitivity.reprice import Changed, estimate_elasticities, reprice_changed
+from planner.sensitivity.reprice import Changed, Repriced, estimate_elasticities, reprice_changed
 from planner.sensitivity.sweep import CHANGES, Outcome, Sensitivity, sweep
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "Changed",
     "Figure",
     "Outcome",
+    "Repriced",
     "Sensitivity",
     "estimate_elasticities",
     "figure_named",

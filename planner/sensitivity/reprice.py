@@ -29,14 +29,41 @@ class Changed:
     peak_bytes_per_device: float
 
 
+class Repriced:
+    """A plan made ready to be priced many times: its placement and order of passes are read once."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan, self.placement, self.schedule = plan, Placement.from_plan(plan), plan.schedule()
+
+    def changed(self, factors: Mapping[str, float]) -> Changed:
+        """As ``reprice_changed``. Milliseconds: what is priced is one row and one simulation."""
+        one = self.evaluate_on(changed_machine(self.plan, factors))
+        return Changed(one.step_time_s, one.fits_probability, float(one.priced.peak_device_bytes[0]))
+
+    def evaluate_on(self, machine: Machine) -> Evaluated:
+        """The plan's placement and order of passes on another machine."""
+        (device, *others), cluster = machine
+        plan = self.plan
+        problem = Problem.on(cluster, device, plan.model, plan.workload, plan.runtime_spec, others)
+        return evaluate(problem, self.placement, self.schedule)
+
+    def elasticities(self) -> dict[str, float]:
+        """As ``estimate_elasticities``."""
+        return {name: self._elasticity(figure) for name, figure in FIGURES.items() if name != "memory"}
+
+    def _elasticity(self, figure: Figure) -> float:
+        machine = changed_machine(self.plan, {})
+        factor = 1.0 + STEP
+        more, less = (self.evaluate_on(figure.scaled(machine, by)).step_time_s for by in (factor, 1.0 / factor))
+        return (log(more) - log(less)) / (2.0 * log(factor))
+
+
 def reprice_changed(plan: Plan, factors: Mapping[str, float]) -> Changed:
     """The plan's step with each named figure times its factor; ``{}`` gives the plan's own.
 
-    Milliseconds for one call: what is priced is one row and one simulation.
     Raises UnknownName for a figure there is not; InvalidSpec for a factor that none can have.
     """
-    one = evaluate_on(plan, changed_machine(plan, factors))
-    return Changed(one.step_time_s, one.fits_probability, float(one.priced.peak_device_bytes[0]))
+    return Repriced(plan).changed(factors)
 
 
 def changed_machine(plan: Plan, factors: Mapping[str, float]) -> Machine:
@@ -50,23 +77,9 @@ def changed_machine(plan: Plan, factors: Mapping[str, float]) -> Machine:
     return machine
 
 
-def evaluate_on(plan: Plan, machine: Machine) -> Evaluated:
-    """The plan's placement and order of passes on another machine."""
-    devices, cluster = machine
-    problem = Problem.on(cluster, devices[0], plan.model, plan.workload, plan.runtime_spec, devices[1:])
-    return evaluate(problem, Placement.from_plan(plan), plan.schedule())
-
-
 def estimate_elasticities(plan: Plan) -> dict[str, float]:
     """d ln T / d ln x of the plan's step for every figure x: -0.8 = one percent more of it saves 0.8 percent.
 
     Central difference over exp(± STEP). Memory's size moves no time of the same plan, and is left out.
     """
-    return {name: _elasticity(plan, figure) for name, figure in FIGURES.items() if name != "memory"}
-
-
-def _elasticity(plan: Plan, figure: Figure) -> float:
-    machine = changed_machine(plan, {})
-    factor = 1.0 + STEP
-    more, less = (evaluate_on(plan, figure.scaled(machine, by)).step_time_s for by in (factor, 1.0 / factor))
-    return (log(more) - log(less)) / (2.0 * log(factor))
+    return Repriced(plan).elasticities()

@@ -10,7 +10,7 @@ from planner.request import request_from_plan
 from planner.search.find import find_best
 from planner.search.reasons import layout_line
 from planner.sensitivity.figures import FIGURES
-from planner.sensitivity.reprice import Changed, changed_machine, estimate_elasticities, reprice_changed
+from planner.sensitivity.reprice import Changed, Repriced, changed_machine
 
 CHANGES: tuple[tuple[str, float], ...] = (
     ("network", 2.0), ("network", 0.5), ("network_in_node", 0.5), ("network_between_nodes", 0.5),
@@ -59,8 +59,9 @@ def sweep(
     Raises UnknownName and InvalidSpec as ``reprice_changed`` does.
     """
     found = []
+    ready = Repriced(plan)
     for name, factor in changes:
-        changed = reprice_changed(plan, {name: factor})
+        changed = ready.changed({name: factor})
         if not search:
             found.append(Outcome(name, factor, changed))
             continue
@@ -69,7 +70,7 @@ def sweep(
             found.append(Outcome(name, factor, changed, reason="no layout was found that fits"))
         else:
             found.append(Outcome(name, factor, changed, best.step_time_s, layout_line(best)))
-    return Sensitivity(reprice_changed(plan, {}), tuple(found), estimate_elasticities(plan))
+    return Sensitivity(ready.changed({}), tuple(found), ready.elasticities())
 
 
 def _best(plan: Plan, name: str, factor: float, time_limit_s: float) -> Evaluated | None:
