@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from planner.search.stages import StageChoice, StageProblem, path_bound_s
+from planner.search.stage_problem import StageChoice, StageProblem, path_bound_s
 
 Key = Callable[[StageChoice], float]
 

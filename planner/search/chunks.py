@@ -170,8 +170,16 @@ class _Split:
                     mixes = rooms.leanest(row)
                     leanest.add(row)
                 found = [mix for mix in mixes if mix is not None]
-                if len(found) == len(mixes) and self._soon_enough(found, row, floor_s):
+                if len(found) < len(mixes):
+                    continue
+                least_s = self._least_s(found, row)
+                if not attempt:
+                    # What is chosen later fits less memory, and is no faster.
+                    floor_s[row] = max(floor_s[row], least_s)
+                if least_s < self.best_s:
                     shares.setdefault(self._deal(found), []).append(row)
+                else:
+                    self.slower[row], self.bound_s[row] = True, max(least_s, floor_s[row])
             again: list[int] = []
             for dealt, members in shares.items():
                 alike = self._promising(dealt, np.array(members), floor_s)
@@ -192,16 +200,11 @@ class _Split:
                 break
         self.slower |= np.isfinite(self.step_s)
 
-    def _soon_enough(self, mixes: list[Column], row: int, floor_s: Column) -> bool:
-        """Whether a row may beat the incumbent, by what each rank's mix takes beyond its fastest."""
+    def _least_s(self, mixes: list[Column], row: int) -> float:
+        """What a row's step takes at least, by what each rank's mix takes beyond its fastest."""
         more_s = (np.array(mixes) * self.backward_s).sum(axis=(1, 2)) - self.least_backward_s
         each = self.schedule.num_microbatches // self.schedule.copies
-        step_s = float(self._in_all_s(float((self.least_ends_s + each * more_s).max()))[row])
-        if step_s < self.best_s:
-            return True
-        self.slower[row] = True
-        self.bound_s[row] = max(step_s, floor_s[row])
-        return False
+        return float(self._in_all_s(float((self.least_ends_s + each * more_s).max()))[row])
 
     def _deal(self, mixes: list[Column]) -> tuple[int, ...]:
         """What ``deal`` says, once for the same mixes: the chooser gives rows that share one the same object."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from math import inf
 from typing import NamedTuple
 
-from planner.search.stages import StageChoice, StageProblem
+from planner.search.stage_problem import StageChoice, StageProblem
 
 
 class _Way(NamedTuple):

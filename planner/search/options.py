@@ -80,7 +80,7 @@ class SlotRooms:
         one = self.layers.take(np.zeros(1, np.intp))
         work = sum_work(one, _assigned(one, list(found), np.stack(list(found.values()))[None], self.kept)[0])
         columns = np.stack([work.forward_pass_s[0], work.backward_pass_s[0], work.weight_grad_s[0]], axis=1)
-        least_s = float(after_s.min())
+        least_s = float((after_s * self.layers.contention).min())
         return {
             slot: Option(mix, forward_s, backward_s, weight_grad_s, least_s)
             for (slot, mix), (forward_s, backward_s, weight_grad_s) in zip(found.items(), columns.tolist(), strict=True)
@@ -120,7 +120,8 @@ class OptionColumns:
                 self.mixes[row, at] = mix
         priced = price(layers, *_assigned(layers, slots, self.mixes, rooms.kept))
         self.forward_s, self.backward_s = priced.work.forward_pass_s, priced.work.backward_pass_s
-        self.weight_grad_s, self.extras_s = priced.work.weight_grad_s, priced.extras.exposed_s
+        self.weight_grad_s = priced.work.weight_grad_s
+        self.extras_s = priced.extras.exposed_s * layers.contention[:, None]
 
     def of_row(self, row: int) -> dict[Slot, Option]:
         return {

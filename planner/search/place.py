@@ -25,7 +25,7 @@ from planner.search.placed import Placed, deal
 from planner.search.ranges import list_ranges, ranges_in_time
 
 if TYPE_CHECKING:
-    from planner.search.stages import StageChoice, StageProblem
+    from planner.search.stage_problem import StageChoice, StageProblem
 
 ROUNDING = 1.0 + 1e-9
 CLOSE = 1e-3
@@ -70,7 +70,7 @@ def _place_uneven(
     soonest_s = best_s / float(late.min())
     every = list_ranges(problem, layers)
     # Before any order of passes is built or memory priced, which take most of the time.
-    ranges = ranges_in_time(layers, every, policies, soonest_s - float(after_s.min()))
+    ranges = ranges_in_time(layers, every, policies, soonest_s - float((after_s * layers.contention).min()))
     if not ranges:
         return [Placed(None, best_s, slower=best_s < inf)] * n
     left_out = best_s < inf and len(ranges) < len(every)
@@ -178,7 +178,7 @@ def list_choices(
     options: dict[Slot, Option],
 ) -> list[list[StageChoice]]:
     """What each rank may take: ranges that have an option."""
-    from planner.search.stages import StageChoice
+    from planner.search.stage_problem import StageChoice
 
     choices: list[list[StageChoice]] = [[] for _ in range(1 + max(rank for rank, *_ in ranges))]
     for rank, start, stop in ranges:
@@ -190,7 +190,7 @@ def list_choices(
 
 def stage_problem(problem: Problem, layers: PricedLayers, choices: Sequence[Sequence[StageChoice]]) -> StageProblem:
     """The stage program of the one row in ``layers`` over these choices."""
-    from planner.search.stages import StageProblem
+    from planner.search.stage_problem import StageProblem
 
     layout = layers.layouts.row(0)
     schedule = layers.layouts.schedule_name(0)

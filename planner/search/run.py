@@ -153,7 +153,8 @@ class Run:
                 return
             from planner.search.refine import refine
 
-            one = refine(self.problem, self.priced.take(np.array([number])), self.sets, self.budget, self.best_s)
+            layers = self.priced.take(np.array([number]))
+            one = refine(self.problem, layers, self.sets, self.budget, self.best_s, self.request.gap)
             if one is None:
                 continue
             self.open[number] = max(bound_s, one.bound_s)

@@ -16,10 +16,11 @@ from costmodel.pipeline import ONE_F_ONE_B
 from planner.evaluate import Evaluated
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.groups.bounds import estimate_after_s, estimate_floor_s, held_shares, tighten
+from planner.search.groups.floors import estimate_after_s, estimate_floor_s
 from planner.search.groups.place import place_mixed
 from planner.search.groups.rows import MixedRows
 from planner.search.groups.space import enumerate_mixed
+from planner.search.groups.tight import held_shares, tighten
 from planner.search.pinned import with_pins
 from planner.search.placed import Placed
 from planner.search.policies import policy_sets
@@ -151,7 +152,7 @@ class MixedRun:
         if bound_s == inf:
             # Out of reach of an incumbent, not of everything.
             bound_s = float(self.floors[row])
-        tried = [place_mixed(one, policies, self.budgets, bound_s, limit_s) for policies in self.sets]
+        tried = [place_mixed(one, policies, self.budgets, bound_s, limit_s, self.request.gap) for policies in self.sets]
         fastest = min(tried, key=lambda placed: placed.step_s)
         return replace(fastest, bound_s=min(placed.bound_s for placed in tried))
 

@@ -1,71 +1,52 @@
 """Place one layout over unlike groups: any range of layers for every rank, each at its own group's price and memory.
 
-There is no even split to stay near: a faster group takes more layers. Which ranges matter follows from a step time that
-is asked for: no rank holds more than it can do in it, and what the ranks before and after cannot take is its own. The
-time asked for starts just above the layout's bound and grows until a placement meets it, so that few ranges are priced.
+There is no even split to stay near: a faster group takes more layers. The time asked for starts just above the layout's
+bound and grows until two families of paths (``planner.search.fill``) are met within it, so that few ranges are priced.
+What that choice takes on the timeline is the time within which all others are looked through.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import pairwise, product
+from collections.abc import Iterator
 from math import inf
 
-import numpy as np
-
-from costmodel.even_split import even_split
-from costmodel.layouts import Column
-from costmodel.schedules import SCHEDULES
-from planner.evaluate import Evaluated, evaluate
-from planner.kept import count_ahead
-from planner.order import build_order
-from planner.placement import Placement
-from planner.search.balance import Floors
+from planner.search.closing import Closing
 from planner.search.fill import solve_fill_paths
-from planner.search.groups.bounds import end_times_s, least_times_s
+from planner.search.groups.pipe import ROUNDING, Pipe
 from planner.search.groups.rows import MixedRows
-from planner.search.mixes import Slot
-from planner.search.options import Option, OptionColumns, SlotRooms
-from planner.search.placed import Placed, deal
-from planner.search.stages import StageChoice, StageProblem, path_bound_s, solve_stages
-from planner.simulator import StageTimes, simulate_many
+from planner.search.placed import Placed
 
 GROWTH = (1.01, 1.03, 1.08, 1.2, 1.6, 3.0, 10.0)
 """Step times asked for, over the layout's bound."""
 
-CLOSE = 1e-3
-"""Choices this near to a bound of the stage program need no integer program."""
-
-ROUNDING = 1.0 + 1e-9
-
-Range = tuple[int, int, int]
-"""A rank and the layers [start, stop) that it might hold."""
-
 
 def place_mixed(
-    rows: MixedRows, policies: tuple[int, ...], budgets: tuple[float, ...], bound_s: float, best_s: float
+    rows: MixedRows, policies: tuple[int, ...], budgets: tuple[float, ...], bound_s: float, best_s: float, gap: float
 ) -> Placed:
-    """The best placement of the one row, or why there is none faster than ``best_s``. ``bound_s``: none is faster."""
-    pipe = _Pipe(rows, policies, budgets)
+    """The best placement of the one row, or why there is none faster than ``best_s``. ``bound_s``: none is faster.
+    Its own bound is as near as ``gap`` to it or to ``best_s``, unless too much is left to try."""
+    pipe = Pipe(rows, policies, budgets)
     late, low_s = 1.0 + float(rows.jitter[0]), bound_s
     for asked_s in _asked(bound_s, best_s):
         limit_s = asked_s / late * ROUNDING
-        found = pipe.choose(limit_s)
-        if found is None:
-            if not pipe.holds:
-                return Placed(None, inf)
-            low_s = max(low_s, min(asked_s, best_s))
-            continue
-        chosen, floor_s, reached_s = found
-        if reached_s > limit_s and asked_s < best_s:
-            # Ranges that were left out might do better than this.
-            found = pipe.choose(reached_s * ROUNDING)
-            assert found is not None
-            chosen, floor_s, _ = found
-        return pipe.simulate(chosen, max(low_s, floor_s * late), best_s)
+        whole = pipe.stage_problem(limit_s)
+        filled = solve_fill_paths(whole, limit_s)
+        if filled is not None:
+            chosen, floor_s = filled
+            low_s = max(low_s, floor_s * late)
+            if low_s >= best_s:
+                return Placed(None, low_s, slower=True)
+            closing = Closing(whole, pipe.order, best_s / late)
+            step_s = float(closing.simulate([tuple(chosen)])[0])
+            closing.open_to(pipe.stage_problem(min(step_s, best_s / late) * ROUNDING).choices)
+            low_s = max(low_s, closing.close(gap) * late)
+            if not closing.best:
+                return Placed(None, low_s, slower=True)
+            best = pipe.evaluate(closing.best)
+            return Placed(best, min(low_s, best.step_time_s), step_s=best.step_time_s)
+        if not pipe.holds:
+            return Placed(None, inf)
+        low_s = max(low_s, min(asked_s, best_s))
     return Placed(None, low_s if best_s < inf else inf, slower=best_s < inf)
 
 
@@ -75,219 +56,3 @@ def _asked(bound_s: float, best_s: float) -> Iterator[float]:
             break
         yield bound_s * growth
     yield best_s
-
-
-@dataclass(frozen=True)
-class _Pipe:
-    """One row's pipeline."""
-
-    rows: MixedRows
-    policies: tuple[int, ...]
-    budgets: tuple[float, ...]
-
-    @cached_property
-    def homes(self) -> tuple[int, ...]:
-        return self.rows.homes
-
-    @cached_property
-    def options(self) -> dict[tuple[int, Slot], Option | None]:
-        """What was priced so far."""
-        return {}
-
-    @cached_property
-    def before_s(self) -> list[list[float]]:
-        """By group, the least seconds of all layers before each."""
-        problem = self.rows.problem
-        found = []
-        for table in self.rows.tables:
-            least_s = least_times_s(table, self.policies, problem.num_kinds)[0]
-            found.append([0.0, *np.cumsum(least_s[problem.kinds]).tolist()])
-        return found
-
-    @cached_property
-    def own_s(self) -> Column:
-        """[pp] of every rank beside its layers: the ends, and its waits for sends."""
-        kinds, tables, busy_s = self.rows.problem.num_kinds, self.rows.tables, self.rows.edges.busy_s[0]
-        own_s = np.zeros(len(self.homes))
-        own_s[0] += end_times_s(tables[self.homes[0]], kinds)[0, 0]
-        own_s[-1] += end_times_s(tables[self.homes[-1]], kinds)[0, 1]
-        own_s[:-1] += busy_s
-        own_s[1:] += busy_s
-        return own_s
-
-    @cached_property
-    def lengths(self) -> tuple[int, ...]:
-        """Layers of every stage where there is no choice: pinned, or even where the runtime has no other."""
-        problem = self.rows.problem
-        if problem.pinned.lengths or problem.setting.runtime.uneven_stages:
-            return problem.pinned.lengths
-        return tuple(even_split(len(problem.kinds), len(self.homes)))
-
-    @cached_property
-    def holds(self) -> bool:
-        """Whether the ranks' memory takes all layers in whatever time, where these are of one kind; else not known."""
-        problem, total = self.rows.problem, len(self.rows.problem.kinds)
-        if problem.num_kinds > 1 or self.lengths:
-            return True
-        counts, most = range(1, total - len(self.homes) + 2), np.zeros(len(self.homes), np.int64)
-        for group, table in enumerate(self.rows.tables):
-            slots = [Slot(rank, (count,)) for rank, home in enumerate(self.homes) if home == group for count in counts]
-            fits = SlotRooms(table, slots, self.policies).can_fit(self.budgets[group])[0]
-            for slot, fit in zip(slots, fits.tolist(), strict=True):
-                most[slot.rank] = max(most[slot.rank], slot.counts[0] * fit)
-        return bool(most.min() >= 1 and most.sum() >= total)
-
-    def ranges(self, limit_s: float) -> list[Range]:
-        """Every range that could be part of a placement within ``limit_s``."""
-        total, pp = len(self.rows.problem.kinds), len(self.homes)
-        m = int(self.rows.layouts.num_microbatches[0])
-        spans_s = limit_s / m - self.own_s
-        if self.lengths:
-            cuts = np.cumsum([0, *self.lengths]).tolist()
-            return [(rank, *span) for rank, span in enumerate(pairwise(cuts))]
-        if spans_s.min() < 0.0:
-            return []
-        furthest, nearest = [0], [total]
-        for rank in range(pp):
-            before_s = self.before_s[self.homes[rank]]
-            stop = bisect_right(before_s, before_s[furthest[-1]] + spans_s[rank] * ROUNDING) - 1
-            furthest.append(min(stop, total - (pp - 1 - rank)))
-        for rank in range(pp - 1, -1, -1):
-            before_s = self.before_s[self.homes[rank]]
-            start = bisect_left(before_s, before_s[nearest[-1]] - spans_s[rank] * ROUNDING)
-            nearest.append(max(start, rank))
-        nearest.reverse()
-        if any(near > far for near, far in zip(nearest, furthest, strict=True)):
-            return []
-        found = []
-        for rank in range(pp):
-            before_s = self.before_s[self.homes[rank]]
-            for start in range(nearest[rank], furthest[rank] + 1):
-                for stop in range(max(nearest[rank + 1], start + 1), furthest[rank + 1] + 1):
-                    if before_s[stop] - before_s[start] > spans_s[rank] * ROUNDING:
-                        break
-                    found.append((rank, start, stop))
-        return found
-
-    def choose(self, limit_s: float) -> tuple[Sequence[StageChoice], float, float] | None:
-        """Options by rank, a lower bound and what they reach, without the jitter; None where nothing is within
-        ``limit_s``."""
-        whole = self.stage_problem(limit_s)
-        filled = solve_fill_paths(whole, limit_s)
-        if filled is None:
-            return None
-        chosen: Sequence[StageChoice]
-        chosen, floor_s = filled
-        at_hand_s = _reached_s(whole, chosen)
-        if at_hand_s > floor_s * (1.0 + CLOSE):
-            useful = Floors(whole).useful(at_hand_s * ROUNDING)
-            solution = solve_stages(replace(whole, choices=useful))
-            floor_s = max(floor_s, min(solution.bound_s, at_hand_s))
-            if solution.chosen and _reached_s(whole, solution.chosen) < at_hand_s:
-                chosen = solution.chosen
-        return chosen, floor_s, _reached_s(whole, chosen)
-
-    def stage_problem(self, limit_s: float) -> StageProblem:
-        """The stage program over all ranges within ``limit_s``."""
-        problem, layouts = self.rows.problem, self.rows.layouts
-        prefix = np.zeros((len(problem.kinds) + 1, problem.num_kinds), np.int64)
-        for index, kind in enumerate(problem.kinds):
-            prefix[index + 1] = prefix[index]
-            prefix[index + 1, kind] += 1
-        ranges = self.ranges(limit_s)
-        slots = {key: Slot(key[0], tuple((prefix[key[2]] - prefix[key[1]]).tolist())) for key in ranges}
-        self._price(set(slots.values()))
-        choices: list[list[StageChoice]] = [[] for _ in self.homes]
-        for rank, start, stop in ranges:
-            option = self.options[self.homes[rank], slots[rank, start, stop]]
-            if option is not None:
-                choices[rank].append(StageChoice(start, stop, option))
-        schedule = layouts.schedule_name(0)
-        return StageProblem(
-            choices=tuple(map(tuple, choices)),
-            num_microbatches=int(layouts.num_microbatches[0]),
-            edges_s=tuple(self.rows.edges.edge_s[0].tolist()),
-            ahead=count_ahead(build_order(self.rows.tables[0])),
-            one_f_one_b=schedule == "1f1b",
-            split_backward=SCHEDULES[schedule].splits_backward,
-            replicas_per_core=0.0,
-        )
-
-    def _price(self, slots: set[Slot]) -> None:
-        for group, table in enumerate(self.rows.tables):
-            new = sorted(
-                (slot for slot in slots if self.homes[slot.rank] == group and (group, slot) not in self.options),
-                key=lambda slot: (slot.rank, slot.counts),
-            )
-            if not new:
-                continue
-            priced = OptionColumns(SlotRooms(table, new, self.policies), self.budgets[group]).of_row(0)
-            for slot in new:
-                option = priced.get(slot)
-                self.options[group, slot] = None if option is None else self._with_sends(option, slot.rank)
-
-    def _with_sends(self, option: Option, rank: int) -> Option:
-        """The group's own sends replaced by those of the rank's two edges."""
-        busy_s, there_s = self.rows.edges.busy_s[0], float(self.rows.tables[self.homes[rank]].busy_s[0])
-        on_s = float(busy_s[rank]) - there_s if rank < len(self.homes) - 1 else 0.0
-        back_s = float(busy_s[rank - 1]) - there_s if rank > 0 else 0.0
-        return replace(option, forward_s=option.forward_s + on_s, backward_s=option.backward_s + back_s)
-
-    def simulate(self, chosen: Sequence[StageChoice], bound_s: float, best_s: float) -> Placed:
-        """What was chosen, on the timeline."""
-        if bound_s >= best_s:
-            return Placed(None, bound_s, slower=True)
-        best = self._evaluate(self._moved(chosen, bound_s))
-        return Placed(best, min(bound_s, best.step_time_s), step_s=best.step_time_s)
-
-    def _moved(self, chosen: Sequence[StageChoice], bound_s: float) -> Sequence[StageChoice]:
-        """With single cuts moved by one layer as long as that helps: the stage program knows some paths through the
-        schedule, and the simulator all of them."""
-        step_s = float(self._steps_s([chosen])[0])
-        while step_s > bound_s * (1.0 + CLOSE):
-            moves = [
-                self._with_cut(chosen, cut, chosen[cut].start + by)
-                for cut, by in product(range(1, len(chosen)), (-1, 1))
-            ]
-            near = [moved for moved in moves if moved is not None]
-            steps_s = self._steps_s(near) if near else np.array([inf])
-            if steps_s.min() >= step_s:
-                break
-            chosen, step_s = near[int(steps_s.argmin())], float(steps_s.min())
-        return chosen
-
-    def _steps_s(self, several: Sequence[Sequence[StageChoice]]) -> Column:
-        """[n] simulated steps."""
-        options = [[choice.option for choice in chosen] for chosen in several]
-        forward_s, backward_s, weight_s, extras_s = (
-            np.array([[getattr(option, name) for option in row] for row in options])
-            for name in ("forward_s", "backward_s", "weight_grad_s", "extras_s")
-        )
-        times = StageTimes(
-            forward_s, np.maximum(backward_s - weight_s, 0.0), weight_s, edge_s=self.rows.edges.edge_s[0]
-        )
-        makespans_s = simulate_many(build_order(self.rows.tables[0]), times)
-        return np.asarray((makespans_s + extras_s.max(axis=1)) * (1.0 + self.rows.jitter[0]))
-
-    def _with_cut(self, chosen: Sequence[StageChoice], cut: int, at: int) -> list[StageChoice] | None:
-        """The stages before and after a cut joined elsewhere; None where one has no option there that was priced."""
-        moved = list(chosen)
-        for rank, start, stop in ((cut - 1, chosen[cut - 1].start, at), (cut, at, chosen[cut].stop)):
-            kinds = self.rows.problem.kinds[start:stop]
-            counts = tuple(np.bincount(kinds, minlength=self.rows.problem.num_kinds).tolist())
-            option = self.options.get((self.homes[rank], Slot(rank, counts)))
-            if option is None or start == stop:
-                return None
-            moved[rank] = StageChoice(start, stop, option)
-        return moved
-
-    def _evaluate(self, chosen: Sequence[StageChoice]) -> Evaluated:
-        lengths = tuple(choice.stop - choice.start for choice in chosen)
-        problem, layouts = self.rows.problem, self.rows.layouts
-        dealt = deal(problem, lengths, range(len(lengths)), [choice.option.mix for choice in chosen])
-        placement = Placement(layouts.row(0), layouts.schedule_name(0), lengths, dealt)
-        return evaluate(problem, placement, layers=self.rows.tables)
-
-
-def _reached_s(whole: StageProblem, chosen: Sequence[StageChoice]) -> float:
-    return path_bound_s(whole, [choice.option for choice in chosen])

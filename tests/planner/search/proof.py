@@ -24,8 +24,9 @@ from planner.request import Request
 from planner.search.bounds import mean_state_bytes
 from planner.search.find import find_plan
 from planner.search.floor import estimate_step_floor_s
-from planner.search.groups.bounds import estimate_after_s, held_shares
-from planner.search.groups.bounds import tighten as tighten_mixed
+from planner.search.groups.floors import estimate_after_s
+from planner.search.groups.tight import held_shares
+from planner.search.groups.tight import tighten as tighten_mixed
 from planner.search.offload import ShareSizes, shares_offload
 from planner.search.pinned import pin_costs, with_pins
 from planner.search.policies import policy_sets

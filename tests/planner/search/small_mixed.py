@@ -24,7 +24,7 @@ from planner.placement import Placement
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.groups.best_first import MixedOutcome, MixedRun
-from planner.search.groups.bounds import estimate_after_s, estimate_floor_s
+from planner.search.groups.floors import estimate_after_s, estimate_floor_s
 from planner.search.groups.space import enumerate_mixed
 from planner.search.placed import deal
 

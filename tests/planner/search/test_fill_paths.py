@@ -10,7 +10,7 @@ from test_stages import SCHEDULES, joined, options_of, random_problem
 
 from planner.search.fill import solve_fill_paths
 from planner.search.options import Option
-from planner.search.stages import StageProblem, path_bound_s
+from planner.search.stage_problem import StageProblem, path_bound_s
 
 
 def longest_s(problem: StageProblem, options: list[Option]) -> float:

@@ -30,7 +30,8 @@ from planner.search.find import find_plan
 from planner.search.policies import policy_sets
 from planner.search.run import Progress
 from planner.search.space import enumerate_layouts
-from planner.search.stages import StageProblem, StageSolution, solve_stages
+from planner.search.stage_problem import StageProblem
+from planner.search.stages import StageSolution, solve_stages
 
 MOST_ROWS = 40
 CUTS = (

@@ -22,8 +22,9 @@ from planner.placement import Placement
 from planner.problem import Problem
 from planner.search import find_plan
 from planner.search.groups.best_first import search_mixed
-from planner.search.groups.bounds import estimate_after_s, tighten
+from planner.search.groups.floors import estimate_after_s
 from planner.search.groups.space import enumerate_mixed
+from planner.search.groups.tight import tighten
 from planner.sensitivity import sweep
 
 

@@ -14,7 +14,8 @@ from planner.kept import count_ahead
 from planner.schedules import build_schedule
 from planner.search.balance import Floors, balance_stages, with_least_end
 from planner.search.options import Option
-from planner.search.stages import StageChoice, StageProblem, path_bound_s, solve_stages
+from planner.search.stage_problem import StageChoice, StageProblem, path_bound_s
+from planner.search.stages import solve_stages
 from planner.simulator import StageTimes, simulate
 
 SCHEDULES = ("1f1b", "gpipe", "zb-h1", "zb-h2", "zeropp")
