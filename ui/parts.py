@@ -5,6 +5,8 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import streamlit as st
 
+from ui.answers import Answer
+
 TOOLS = {"displaylogo": False, "displayModeBar": False, "responsive": True}
 """Of every figure: no toolbar over it until it is asked for."""
 
@@ -16,6 +18,14 @@ _STYLE = """
 </style>
 """
 """Less empty space than Streamlit leaves: a laptop shows the answer without scrolling."""
+
+
+remembered = st.cache_resource(
+    show_spinner=False,
+    max_entries=16,
+    hash_funcs={Answer: lambda answer: (answer.question, answer.plan.certificate.wall_s)},
+)
+"""For what follows from an answer alone. Of one question searched twice, each answer has its own."""
 
 
 def chart(figure: go.Figure, key: str) -> None:

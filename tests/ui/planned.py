@@ -1,10 +1,13 @@
-"""Plans of given layouts for the figures' tests, priced without a search."""
+"""Plans of given layouts for the figures' tests, priced without a search, and what a figure draws of them."""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
 
 from costmodel.schema.layout import Layout
 from costmodel.schema.plan import Plan
@@ -24,3 +27,8 @@ def planned(
     layout = Layout(**asked)
     batch = request.workload.global_batch_size // (layout.dp * layout.micro_batch_size)
     return predict_plan(request, layout.model_copy(update={"num_microbatches": batch}), schedule, recompute)
+
+
+def count_boxes(trace: go.Scatter) -> int:
+    """How many rectangles a trace has: each ends in a gap."""
+    return int(np.isnan(np.asarray(trace.x, np.float64)).sum())

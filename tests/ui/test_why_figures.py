@@ -7,14 +7,13 @@ from collections import Counter
 import numpy as np
 import plotly.graph_objects as go
 import pytest
-from planned import CLUSTER, planned
+from planned import CLUSTER, count_boxes, planned
 
 from costmodel.schema.plan import Plan
 from planner.report.terms import label, terms_of
 from planner.schedules import build_schedule
 from planner.simulator import Simulation, StageTimes, simulate
 from ui import charts
-from ui.figures.boxes import count_boxes
 from ui.figures.passes import COMPUTE, read_passes
 from ui.figures.timeline import LOOKS, drawn_at_once, window_at
 from ui.schedules import simulate_plan, try_schedules

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from planned import CLUSTER, planned
+from planned import CLUSTER, count_boxes, planned
 
 from costmodel.layouts import Layouts
 from costmodel.schema.plan import Plan
 from ui import charts
-from ui.figures.boxes import count_boxes
 from ui.figures.mesh import axes_of, coordinates, group_of, level_between, nodes_of
 from ui.figures.packing import pack_cluster
 

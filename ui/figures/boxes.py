@@ -38,8 +38,3 @@ def labels(
         text=[text[at] for at in owner.tolist()], mode="none", hoveron="points",
         hovertemplate="%{text}<extra></extra>", showlegend=False,
     )  # fmt: skip
-
-
-def count_boxes(trace: go.Scatter) -> int:
-    """How many rectangles a trace of ``boxes`` has."""
-    return int(np.isnan(np.asarray(trace.x, np.float64)).sum())

@@ -13,7 +13,7 @@ from ui import charts
 from ui.answers import Answer
 from ui.figures.layers import RECOMPUTED
 from ui.figures.step_time import shown_terms
-from ui.parts import chart
+from ui.parts import chart, remembered
 from ui.views.why_cluster import show_cluster
 from ui.views.why_pipeline import show_pipeline
 
@@ -50,7 +50,7 @@ def _limits(answer: Answer) -> None:
     st.markdown("\n".join(f"- {sentence.replace('--', '')}" for sentence in said) or "No limit has been reached.")
 
 
-@st.cache_resource(show_spinner=False, max_entries=16, hash_funcs={Answer: lambda answer: answer.question})
+@remembered
 def _binding(answer: Answer) -> list[str]:
     from planner.binding import what_binds
 

@@ -7,7 +7,7 @@ import streamlit as st
 from costmodel.schema.plan import Plan
 from planner.report.units import plural
 from ui import charts
-from ui.figures.cluster import drawn_devices
+from ui.figures.cluster import drawn_devices, drawn_levels
 from ui.figures.mesh import AXES, axes_of, group_of, level_between
 from ui.parts import chart
 
@@ -34,6 +34,9 @@ def show_cluster(plan: Plan) -> None:
             f" rank 0's, outlined, talks over {level.name}. A colour is a place on the axis."
         )
     chart(charts.cluster(plan, axis), "why_cluster")
+    levels = drawn_levels(plan)
+    if levels:
+        st.caption(f"Boxes are levels of the network, from the inside out: {', '.join(levels)}.")
     drawn = drawn_devices(plan)
     if drawn < layout.world_size:
         st.caption(f"The first {drawn:,} of {layout.world_size:,} GPUs are drawn.")

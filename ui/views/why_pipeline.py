@@ -11,16 +11,13 @@ from ui import charts
 from ui.answers import Answer
 from ui.figures.passes import Passes, read_passes
 from ui.figures.timeline import Window, drawn_at_once, window_at
-from ui.parts import chart
+from ui.parts import chart, remembered
 from ui.runs import MeasuredRun, choose_run, find_run, read_runs
 from ui.schedules import Tried, say_instead, simulate_plan, try_schedules
 from ui.words import said
 
 PARTS = {"start": 0.0, "middle": 0.5, "end": 1.0}
 """Parts of a long step that are drawn pass by pass -> how far through it they are."""
-
-remembered = st.cache_resource(show_spinner=False, max_entries=8, hash_funcs={Answer: lambda answer: answer.question})
-"""By the question, which is all that an answer depends on."""
 
 
 @remembered
