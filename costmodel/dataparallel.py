@@ -13,6 +13,7 @@ import numpy as np
 
 from costmodel.collectives import Network
 from costmodel.columns import distinct_rows, take_rows
+from costmodel.frozen import estimate_ahead_s
 from costmodel.grouptraffic import GroupTraffic, Passes, PassKind
 from costmodel.layouts import BoolColumn, Column, IntColumn, Layouts
 from costmodel.ops import Setting
@@ -26,31 +27,34 @@ from costmodel.update import UpdateRates, estimate_update, estimate_update_rates
 
 @dataclass(frozen=True)
 class StepExtras:
-    """Seconds per step and rank outside the pipeline's passes, [n, S]. ``counts``: how often its parameters are
-    gathered and its gradients reduced."""
+    """Seconds per step and rank outside the pipeline's passes, [n, S]. ``frozen_s``: of frozen parts before them.
+    ``counts``: how often its parameters are gathered and its gradients reduced."""
 
     dp_exposed_s: Column
     dp_total_s: Column
     optimizer_s: Column
     offload_exposed_s: Column
     offload_total_s: Column
+    frozen_s: Column
     counts: Passes
 
     @property
     def exposed_s(self) -> Column:
-        return self.dp_exposed_s + self.optimizer_s + self.offload_exposed_s
+        return self.dp_exposed_s + self.optimizer_s + self.offload_exposed_s + self.frozen_s
 
 
 @dataclass(frozen=True)
 class RankPasses:
     """A rank's passes, [n, S] or [n, 1]: seconds of one micro-batch on it, the compute that traffic may hide behind;
-    how often parameters that are sharded (stage 3) are gathered for its forwards, and again for its backwards.
+    how often parameters that are sharded (stage 3) are gathered for its forwards, and again for its backwards; seconds
+    of frozen parts before them.
     """
 
     forward_s: Column
     backward_s: Column
     gathers: Column
     regathers: Column
+    frozen_s: Column
     num_microbatches: Column
 
 
@@ -98,7 +102,7 @@ def estimate_gather_jitter(setting: Setting, layouts: Layouts) -> Column:
 
 
 def estimate_rank_passes(
-    setting: Setting, layouts: Layouts, rank: IntColumn, forward_s: Column, backward_s: Column
+    setting: Setting, network: Network, layouts: Layouts, rank: IntColumn, forward_s: Column, backward_s: Column
 ) -> RankPasses:
     """[n, S] seconds of one micro-batch, as given, and how often stage 3 gathers: for each forward and each backward.
     Where a pipeline defers what it can, for the forwards before the first backward, then once and for all - or as the
@@ -111,7 +115,8 @@ def estimate_rank_passes(
         deferred = layouts.pp[:, None] > 1
         before, after = estimate_gathers(layouts, rank)
         gathers, regathers = np.where(deferred, before, gathers), np.where(deferred, after, regathers)
-    return RankPasses(forward_s, backward_s, gathers, regathers, m)
+    frozen_s = estimate_ahead_s(setting, network, layouts)[:, None]
+    return RankPasses(forward_s, backward_s, gathers, regathers, frozen_s, m)
 
 
 def estimate_state_traffic(
@@ -158,7 +163,8 @@ def expose_traffic(setting: Setting, traffic: StateTraffic, passes: RankPasses) 
     total = _sum_passes(counts, traffic.one_s)
     exposed = total - _sum_passes(counts, hidden_s) * (2.0 - slowdown)
     update = estimate_update(setting, traffic.rates, traffic.optimizer_offload, passes.backward_s)
-    return StepExtras(exposed, total, update.device_s, update.host_exposed_s, update.host_total_s, counts)
+    frozen_s = np.broadcast_to(passes.frozen_s, exposed.shape)
+    return StepExtras(exposed, total, update.device_s, update.host_exposed_s, update.host_total_s, frozen_s, counts)
 
 
 def estimate_step_extras(
@@ -170,7 +176,7 @@ def estimate_step_extras(
     ``alike``: [n] equal where rows have the same parameters, layers and groups, whatever share of the optimizer is on
     the host, so that their traffic is priced once; None: each row is priced.
     """
-    passes = estimate_rank_passes(setting, layouts, rank, forward_s, backward_s)
+    passes = estimate_rank_passes(setting, network, layouts, rank, forward_s, backward_s)
     if alike is None:
         traffic = estimate_state_traffic(setting, network, layouts, params, layers, hiding_layers)
         return expose_traffic(setting, traffic, passes)

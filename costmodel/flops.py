@@ -36,7 +36,9 @@ def estimate_attention_model_flops(model: ModelSpec, seq_len: int, sequences: fl
 
 
 def estimate_model_flops(model: ModelSpec, workload: Workload) -> float:
-    """Both terms for one step."""
-    return estimate_parameter_flops(model, workload.tokens_per_step) + estimate_attention_model_flops(
+    """Both terms for one step, and a third of them, the forward's, for what frozen parts process."""
+    trained = estimate_parameter_flops(model, workload.tokens_per_step) + estimate_attention_model_flops(
         model, workload.seq_len, workload.global_batch_size
     )
+    parts = ((part.model, workload.model_copy(update={"seq_len": part.seq_len})) for part in model.frozen_parts)
+    return trained + sum(estimate_model_flops(*part) / 3.0 for part in parts)

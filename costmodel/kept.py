@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.frozen import estimate_held_bytes
 from costmodel.layers import LayerCosts
 from costmodel.layouts import Assignment, Column, IntColumn, Layouts
 from costmodel.ops import Setting
@@ -49,7 +50,7 @@ class KeptBytes:
 class HeldBytes:
     """What a rank's memory does not owe to how its state is split, [n, S] bytes: what micro-batches keep, the busiest
     layer's working memory beyond the logits whose place it takes, what the two hold back from each other, receive
-    buffers, and what the host pins for its drives.
+    buffers with what frozen parts take, and what the host pins for its drives.
     """
 
     kept: KeptBytes
@@ -94,7 +95,10 @@ def estimate_held(
     stays = count_barriers(layouts)[:, None] > 0
     working = np.where(stays, busiest, np.maximum(busiest - logits, 0.0))
     apart = np.where(stays, 0.0, estimate_apart_bytes(setting, busiest, logits))
-    return HeldBytes(kept, working, apart, estimate_receive_bytes(setting, layouts, assignment.rank), pinned)
+    received = estimate_receive_bytes(setting, layouts, assignment.rank)
+    if setting.model.frozen_parts:
+        received = received + estimate_held_bytes(setting, layouts, assignment.rank)
+    return HeldBytes(kept, working, apart, received, pinned)
 
 
 def estimate_kept_bytes(

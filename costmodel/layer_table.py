@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from costmodel.collectives import Network
 from costmodel.dataparallel import estimate_gather_jitter
+from costmodel.frozen import estimate_piece_s
 from costmodel.layers import LayerCosts, distinct_splits, estimate_layer_costs
 from costmodel.layouts import Column, Layouts
 from costmodel.ops import Setting
@@ -68,6 +69,13 @@ class PricedLayers:
     def vocabulary(self) -> VocabularyTraffic:
         """What a vocabulary split over pipeline ranks sends for each micro-batch."""
         return estimate_vocabulary_traffic(self.setting, self.network, self.layouts)
+
+    @cached_property
+    def frozen_s(self) -> Column:
+        """[n, pieces] seconds of each piece of the frozen parts for one micro-batch on a pipeline rank; 0 in rows that
+        run them before the passes."""
+        pieces_s = estimate_piece_s(self.setting, self.network, self.layouts)
+        return np.asarray(pieces_s * (self.layouts.frozen_fill > 0)[:, None])
 
     @cached_property
     def contention(self) -> Column:

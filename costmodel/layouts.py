@@ -40,7 +40,7 @@ SCHEDULE_CODES: tuple[str, ...] = tuple(SCHEDULES)
 OPTIMIZER_FORMATS: tuple[OptimizerFormat, ...] = get_args(OptimizerFormat)
 """Formats of the optimizer's moments; a column holds the position in this tuple."""
 
-FLAGS = ("sequence_parallel", "vocab_parallel")
+FLAGS = ("sequence_parallel", "vocab_parallel", "frozen_fill")
 """Columns that hold yes or no."""
 
 
@@ -69,6 +69,7 @@ class Layouts:
     reshard_after_forward: IntColumn
     sequence_parallel: IntColumn
     vocab_parallel: IntColumn
+    frozen_fill: IntColumn
     first_group: IntColumn
     optimizer_format: IntColumn
     optimizer_offload: Column

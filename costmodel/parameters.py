@@ -14,6 +14,7 @@ from costmodel.schema.model import (
     AttentionBlock,
     LayerKind,
     LinearAttentionBlock,
+    LoRA,
     Mamba1Block,
     Mamba2Block,
     MLABlock,
@@ -73,12 +74,12 @@ def norm_params(model: ModelSpec) -> int:
 
 @cache
 def trainable_share(model: ModelSpec) -> float:
-    """Parameters that train, over all of them: 1 unless adapters do, then rank · (in + out) of every targeted map.
+    """Parameters that train, over all of them: 1, 0 of a frozen part, or rank · (in + out) of all maps with adapters.
 
     Targets are ``q``, ``k``, ``v``, ``o`` of attention. Source: Hu et al. 2021 (LoRA), section 4.1.
     """
-    if model.trains == "full":
-        return 1.0
+    if not isinstance(model.trains, LoRA):
+        return float(model.trains == "full")
     kinds = {kind.name: kind for kind in model.kinds}
     adapters = 0
     for run in model.runs:

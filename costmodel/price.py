@@ -23,7 +23,7 @@ from costmodel.layouts import Assignment, BoolColumn, Column
 from costmodel.memory import MemoryColumns, estimate_memory, estimate_state_claim_bytes, fits_beside, sum_memory
 from costmodel.ops import Setting
 from costmodel.pipeline import estimate_makespan_s
-from costmodel.rank_work import RankWork, share_cores, sum_work
+from costmodel.rank_work import RankWork, mean_busy_s, share_cores, sum_work
 from costmodel.state import LocalParams, StateBytes, estimate_local_params, estimate_state_bytes
 
 
@@ -159,11 +159,13 @@ def price_pipeline(layers: PricedLayers, assignment: Assignment, kept: KeptBytes
         assignment.multiplicity,
         layers.edge_s,
     )
+    if setting.model.frozen_parts:
+        makespan_s = np.maximum(makespan_s, mean_busy_s(layers, assignment, work))
     held = estimate_held(setting, layouts, assignment, layers.costs, layers.index, kept)
     rows = PipelineRows(
         makespan_s=share_cores(layers, assignment, work, makespan_s),
         real=assignment.multiplicity > 0,
-        passes=estimate_rank_passes(setting, layouts, assignment.rank, work.forward_s, work.backward_s),
+        passes=estimate_rank_passes(setting, layers.network, layouts, assignment.rank, work.forward_s, work.backward_s),
         claim_bytes=held.claim_bytes,
         host_bytes=held.host_bytes,
         nvme_bytes=held.kept.nvme,

@@ -55,12 +55,16 @@ def sum_work(layers: PricedLayers, assignment: Assignment) -> RankWork:
     )
 
 
+def mean_busy_s(layers: PricedLayers, assignment: Assignment, work: RankWork) -> Column:
+    """[n] seconds that the mean rank is busy in the passes of a step, frozen parts in its bubbles among them."""
+    passes_s = (work.forward_pass_s + work.backward_pass_s) * assignment.multiplicity
+    one_microbatch_s = passes_s.sum(axis=1) + layers.frozen_s.sum(axis=1)
+    return np.asarray(one_microbatch_s * layers.layouts.num_microbatches / layers.layouts.pp)
+
+
 def share_cores(layers: PricedLayers, assignment: Assignment, work: RankWork, makespan_s: Column) -> Column:
     """Ranks that share cores finish no sooner than all their work divided by the cores."""
     if layers.setting.shared_cores is None:
         return makespan_s
-    layouts = layers.layouts
-    passes_s = (work.forward_pass_s + work.backward_pass_s) * assignment.multiplicity
-    one_pipeline = passes_s.sum(axis=1) * layouts.num_microbatches
-    all_work = one_pipeline * layouts.world_size / layouts.pp
+    all_work = mean_busy_s(layers, assignment, work) * layers.layouts.world_size
     return np.asarray(np.maximum(makespan_s, all_work / layers.setting.shared_cores))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from costmodel.frozen import estimate_param_bytes
 from costmodel.layouts import Assignment, Column, Layouts
 from costmodel.moments import moment_bytes
 from costmodel.ops import Setting
@@ -91,6 +92,7 @@ def estimate_state_bytes(setting: Setting, layouts: Layouts, params: LocalParams
     the low-precision shard stays. Beside them, what a reduction works on: a layer's gradients before and after, or the
     buckets that are flattened for it. A second shard (``reshard_after_forward`` = k) keeps a k-th of the parameters.
     Under LoRA only adapters have gradients, master and moments; the frozen rest is kept at the parameters' width.
+    Frozen parts are whole on every rank.
     Source: Rajbhandari et al. 2020 (ZeRO), section 3 and figure 1; PyTorch FSDP2 documentation.
     """
     workload, rules = setting.workload, setting.runtime.state
@@ -126,5 +128,7 @@ def estimate_state_bytes(setting: Setting, layouts: Layouts, params: LocalParams
     reduced = np.where(full_grads, 0.0, params.largest * (param_bytes + DTYPE_BYTES[workload.grad_reduce_dtype]))
     copied = share * np.minimum(rules.bucket_copies * (rules.bucket_params or params.largest), params.total)
     reduces = (layouts.dp * layouts.cp > 1)[:, None]
+    if setting.model.frozen_parts:
+        kept = kept + estimate_param_bytes(setting, layouts)[:, None]
     buckets = np.where(reduces, np.maximum(copied * DTYPE_BYTES[workload.grad_reduce_dtype] - reduced, 0.0), 0.0)
     return StateBytes(kept, grads, optimizer * (1.0 - offload), gathered + reduced, buckets + buffers, host)

@@ -17,7 +17,7 @@ PRECISIONS = ("fp32", "tf32", "bf16")
 """Matrix product precisions; ``tf32`` is fp32 with TF32 matrix products where the device has them."""
 
 PASSES = tuple(kind for kind in PassKind if kind is not PassKind.FROZEN_FORWARD)
-"""Kinds of passes. A plan carries no frozen model: its passes are for programs of their own (executor/frozen.py)."""
+"""Kinds of passes. Those of frozen parts are for programs of their own so far (executor/frozen.py)."""
 
 OPTIMIZER_FORMATS = ("fp32", "int8")
 
@@ -93,6 +93,9 @@ def _model_reasons(model: ModelSpec) -> Iterator[str]:
     ):
         if value not in runs:
             yield f"model.{field} = {value}, and the executor's Llama has {field} = {' or '.join(map(str, runs))}"
+    if model.frozen_parts:
+        names = ", ".join(part.model.name for part in model.frozen_parts)
+        yield f"model.frozen_parts has {names}, and the executor trains one network without frozen parts"
     if model.vocab_size == 0:
         yield "model.vocab_size = 0, and the executor trains on tokens"
     used = {run.kind for run in model.runs}

@@ -15,10 +15,10 @@ from costmodel.price import Priced, price
 from costmodel.schema.schedule import Schedule
 from planner.kept import count_kept
 from planner.mixed import estimate_edges, group_of_ranks, join_priced, join_times, price_groups
-from planner.order import build_order
+from planner.order import build_order, with_frozen
 from planner.placement import Placement
 from planner.problem import Problem
-from planner.simulator import Simulation, StageTimes, simulate
+from planner.simulator import FrozenTimes, Simulation, StageTimes, simulate
 from planner.vocabulary import vocabulary_times
 
 
@@ -104,11 +104,11 @@ def evaluate(
     assert not isinstance(layers, Sequence)
     if layers is None:
         layers = price_layers(problem.setting, problem.network, _row(placement))
+    times = stage_times(layers, placement, problem)
     if schedule is None:
-        schedule = build_order(layers)
+        schedule = with_frozen(build_order(layers), times)
     kept = kept_bytes(layers, placement, problem, schedule)
     priced = price(layers, placement.assignment(problem.kinds, problem.num_kinds, layers.costs.num_policies), kept)
-    times = stage_times(layers, placement, problem)
     simulation = simulate(schedule, times, cores_per_pipeline(problem, placement))
     return Evaluated(problem, placement, schedule, times, priced, simulation)
 
@@ -133,7 +133,7 @@ def _row(placement: Placement) -> Layouts:
 
 def stage_times(layers: PricedLayers, placement: Placement, problem: Problem, sends: bool = True) -> StageTimes:
     """Seconds of every virtual stage's passes for one micro-batch: its layers', the ends' where they live, and what
-    the rank waits for its sends; ``sends=False``: as if these took no time.
+    the rank waits for its sends; of frozen parts in the bubbles each piece. ``sends=False``: as if sends took no time.
     """
     kinds, costs, row = problem.num_kinds, layers.costs, layers.index[0]
     counts = placement.stage_counts(problem.kinds, kinds, costs.num_policies)
@@ -159,6 +159,7 @@ def stage_times(layers: PricedLayers, placement: Placement, problem: Problem, se
         recompute_s=np.tile(recompute_s, copies),
         edge_s=float(layers.edge_s[0]) if sends else 0.0,
         vocab=None if ends else vocabulary_times(layers, sends),
+        frozen=FrozenTimes(layers.frozen_s[0]) if placement.layout.frozen_fill else None,
     )
 
 

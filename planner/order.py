@@ -1,12 +1,17 @@
-"""The order of passes of a named schedule for one layout: those that heed times are built for the layout's own."""
+"""The order of passes of a named schedule for one layout: those that heed times are built for the layout's own, and
+frozen parts go into the bubbles that a placement's own times leave."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 
 from costmodel.layer_table import PricedLayers
-from costmodel.schema.schedule import Schedule
+from costmodel.schema.schedule import PassKind, Schedule
 from planner.schedules import SCHEDULES, PassTimes, build_schedule
+from planner.schedules.bubble_filling import fill_bubbles
+from planner.simulator import StageTimes
 
 STEP = 0.02
 """Times are rounded to this share of a micro-batch's work, so that like layouts share an order."""
@@ -22,6 +27,22 @@ def build_order(layers: PricedLayers) -> Schedule:
     if not SCHEDULES[name].heeds_times:
         return build_schedule(name, *sizes)
     return build_schedule(name, *sizes, times=row_times(layers))
+
+
+def with_frozen(schedule: Schedule, times: StageTimes) -> Schedule:
+    """The order with frozen parts in its bubbles where ``times`` has any; its name stays."""
+    if times.frozen is None:
+        return schedule
+    filled = fill_bubbles(schedule, times, times.frozen.forward_s.tolist())
+    return replace(filled, name=schedule.name)
+
+
+def without_frozen(schedule: Schedule) -> Schedule:
+    """The order without frozen parts; the same object where there are none."""
+    if PassKind.FROZEN_FORWARD not in schedule.kinds:
+        return schedule
+    orders = (tuple(step for step in order if step.kind is not PassKind.FROZEN_FORWARD) for order in schedule.orders)
+    return replace(schedule, orders=tuple(orders))
 
 
 def row_times(layers: PricedLayers) -> PassTimes:

@@ -16,6 +16,7 @@ from planner.mixed import check_mixed
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.request import Request
+from planner.search.frozen import check_frozen
 from planner.search.rules import can_interleave, can_split_vocabulary, divisors, head_limits
 from planner.spread import with_spread
 
@@ -83,6 +84,7 @@ def check_layout(request: Request, layout: Layout, schedule: str, recompute: str
     if layout.sequence_parallel and layout.tp > 1 and runtime.sequence_parallel == "never":
         raise InvalidSpec(f"sequence_parallel true: the runtime {runtime.name} never does it", "--no-sequence-parallel")
     _check_vocabulary(request, layout, schedule)
+    check_frozen(request, layout)
     _check_splits(request, layout)
     check_mixed(request.cluster, layout, schedule)
 

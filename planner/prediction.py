@@ -17,6 +17,7 @@ from costmodel.pipeline import count_sends, edge_bytes
 from costmodel.schema.prediction import Interval, MemoryPrediction, Prediction, StageMemory
 from costmodel.sends import estimate_received_level_bytes
 from planner.evaluate import Evaluated
+from planner.order import without_frozen
 from planner.simulator import simulate
 
 Z_90 = 1.6448536
@@ -52,6 +53,7 @@ def estimate_breakdown(evaluated: Evaluated) -> dict[str, float]:
 
     bubble: what that rank waits for the pipeline with instant sends; pp: what sends, and the collectives of a split
     vocabulary, add to that;
+    frozen: frozen parts before the passes, or what they add to the makespan from the bubbles; in all, a rank's mean;
     shared_cores: what ranks on one host take from each other; jitter: waiting for the slowest device.
     """
     priced, times = evaluated.priced, evaluated.times
@@ -77,8 +79,9 @@ def estimate_breakdown(evaluated: Evaluated) -> dict[str, float]:
         terms[name] = (exposed_s, total_s)
     busy = sum(one for one, _ in terms.values())
 
-    alone = simulate(evaluated.schedule, times).makespan_s
-    instant = simulate(evaluated.schedule, evaluated.without_sends()).makespan_s
+    order = without_frozen(evaluated.schedule)
+    alone = simulate(order, times).makespan_s
+    instant = simulate(order, evaluated.without_sends()).makespan_s
     terms["bubble"] = (max(instant - busy, 0.0), max(instant - busy, 0.0))
     crossings = sum(_sends(evaluated, rank)) * float(layers.send_s[0])
     if evaluated.placement.layout.vocab_parallel:
@@ -88,7 +91,11 @@ def estimate_breakdown(evaluated: Evaluated) -> dict[str, float]:
     terms["dp"] = (float(extras.dp_exposed_s[0, last]), float(extras.dp_total_s[0, last]))
     terms["optimizer"] = (float(extras.optimizer_s[0, last]),) * 2
     terms["optimizer_offload"] = (float(extras.offload_exposed_s[0, last]), float(extras.offload_total_s[0, last]))
-    waited = (evaluated.simulation.makespan_s - alone) + (float(layers.contention[0]) - 1.0) * float(
+    filled = simulate(evaluated.schedule, times).makespan_s if order is not evaluated.schedule else alone
+    frozen_s = float(extras.frozen_s[0, last])
+    in_bubbles_s = m * float(layers.frozen_s[0].sum()) / evaluated.placement.layout.pp
+    terms["frozen"] = (frozen_s + filled - alone, frozen_s + max(in_bubbles_s, filled - alone))
+    waited = (evaluated.simulation.makespan_s - filled) + (float(layers.contention[0]) - 1.0) * float(
         extras.exposed_s[0, last]
     )
     terms["shared_cores"] = (waited, waited)

@@ -99,7 +99,7 @@ class Problem:
         """The runtime's spread grows where a processor was never measured; policies past the last one that the request
         may choose are not priced.
 
-        Raises InvalidSpec for a model of more than MOST_LAYERS layers.
+        Raises InvalidSpec for a model of more than MOST_LAYERS layers, or one that trains nothing.
         """
         from planner.search.policies import policy_sets
 
@@ -107,6 +107,8 @@ class Problem:
             raise InvalidSpec(
                 f"{request.model.name} has {request.model.num_layers} layers; at most {MOST_LAYERS} are planned"
             )
+        if request.model.trains == "frozen":
+            raise InvalidSpec(f"{request.model.name} has trains = 'frozen': there is no training step to plan", "full")
         calibration = request.calibration
         spread = request.runtime.spread
         if calibration is None and request.device.vendor == "cpu":

@@ -22,6 +22,7 @@ from costmodel.huggingface import (
     jet_nemotron,
     llama,
     llama4,
+    llava,
     mamba,
     mixtral,
     mpt,
@@ -73,26 +74,32 @@ _FAMILIES: dict[str, Builder] = {
 
 def known_model_types() -> list[str]:
     """Every ``model_type`` that can be read, sorted."""
-    return sorted(_FAMILIES)
+    return sorted([*_FAMILIES, llava.MODEL_TYPE])
 
 
 def model_from_config(config: Mapping[str, Any], name: str) -> ModelSpec:
-    """Read a Hugging Face ``config.json``; of a multimodal one the language model (``text_config``) alone.
+    """Read a Hugging Face ``config.json``; of a multimodal one the language model (``text_config``) alone, but for
+    families that train it behind frozen encoders.
 
     Raises InvalidSpec naming the field, its value and what would work; UnknownName for an unknown architecture.
     """
     fields = _language_model(config, name)
     model_type = _model_type(fields, name)
     try:
-        return _FAMILIES[model_type](Config({**fields, "model_type": model_type}, name))
+        model = _FAMILIES[model_type](Config({**fields, "model_type": model_type}, name))
     except ValidationError as error:
         raise invalid_spec(error, name) from None
+    if not llava.has_tower(config):
+        return model
+    return llava.with_tower(model, model_from_config(config["vision_config"], f"{name} vision tower"))
 
 
 def _language_model(config: Mapping[str, Any], name: str) -> dict[str, Any]:
     """The fields of ``text_config`` where there is one, completed by the outer ones that it leaves out."""
     inner = config.get("text_config")
     if inner is None:
+        if config.get("model_type") == llava.MODEL_TYPE:
+            raise Config(config, name).missing("text_config")
         return dict(config)
     if not isinstance(inner, Mapping):
         raise InvalidSpec(f"{name}: text_config = {inner!r}: must be an object with the language model's fields")

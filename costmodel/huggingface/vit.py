@@ -1,4 +1,4 @@
-"""ViT: an encoder over image patches and a class token, with a linear classifier."""
+"""ViT: an encoder over image patches and a class token, with a linear classifier; CLIP's vision tower, with none."""
 
 from __future__ import annotations
 
@@ -14,20 +14,33 @@ def build(config: Config) -> ModelSpec:
     rows) count as extras.
     """
     hidden = hidden_size(config)
-    image, patch = config.integer("image_size", default=224), config.integer("patch_size", default=16)
+    labels = len(config.section("id2label").fields) or config.integer("num_labels", default=2)
+    bias = config.flag("qkv_bias", default=True)
+    return _tower(config, patch_size=16, activation="gelu", qkv_bias=bias, extra_params=hidden + (hidden + 1) * labels)
+
+
+def build_clip(config: Config) -> ModelSpec:
+    """The patch convolution without bias, and a norm before the first layer."""
+    return _tower(config, patch_size=32, activation="quick_gelu", embedding_norms=1)
+
+
+def _tower(
+    config: Config, patch_size: int, activation: str, extra_params: int = 0, embedding_norms: int = 0,
+    qkv_bias: bool = True,
+) -> ModelSpec:  # fmt: skip
+    """What both share; ``patch_size``, ``activation``: the architecture's defaults."""
+    hidden = hidden_size(config)
+    image, patch = config.integer("image_size", default=224), config.integer("patch_size", default=patch_size)
     if image % patch:
         raise config.error("image_size", f"is not a multiple of patch_size {patch}")
     tokens = (image // patch) ** 2 + 1
-    labels = len(config.section("id2label").fields) or config.integer("num_labels", default=2)
-    patches = config.integer("num_channels", default=3) * patch * patch * hidden + hidden
-    bias = config.flag("qkv_bias", default=True)
-    mixer = attention(config, causal=False, qkv_bias=bias, out_bias=True, rotary=False)
-    blocks = (mixer, mlp(config, gated=False, bias=True))
-    layer = LayerKind(name="encoder", blocks=blocks, encoder=True)
+    convolution = config.integer("num_channels", default=3) * patch * patch * hidden
+    mixer = attention(config, causal=False, qkv_bias=qkv_bias, out_bias=True, rotary=False)
+    layer = LayerKind(name="encoder", blocks=(mixer, mlp(config, gated=False, bias=True)), encoder=True)
     return assemble(config, [layer] * num_layers(config), tie=False, norm="layernorm", rope_theta=None, vocab_size=0,
                     has_head=False, learned_positions=tokens, max_position_embeddings=tokens,
-                    extra_params=patches + hidden + (hidden + 1) * labels,
-                    activation=config.text("hidden_act", default="gelu"))  # fmt: skip
+                    embedding_norms=embedding_norms, extra_params=convolution + hidden + extra_params,
+                    activation=config.text("hidden_act", default=activation))  # fmt: skip
 
 
-MODEL_TYPES = {"vit": build}
+MODEL_TYPES = {"vit": build, "clip_vision_model": build_clip}

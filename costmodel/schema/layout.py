@@ -37,6 +37,7 @@ class Layout(Spec):
     ``optimizer_format``: how the optimizer's moments are kept.
     ``optimizer_offload``: share of the optimizer state and its update that lives on the host.
     ``vocab_parallel``: embedding and head are split over all pipeline ranks.
+    ``frozen_fill``: frozen parts run in the pipeline's bubbles for the next step, not before the pipeline for this one.
     ``first_group``: of a cluster of several kinds of node, the group that holds the first pipeline ranks.
     ``order``, ``expert_order``: mesh axes, innermost first.
     """
@@ -59,6 +60,7 @@ class Layout(Spec):
     reshard_after_forward: NonNegativeInt = 0
     sequence_parallel: bool = True
     vocab_parallel: bool = False
+    frozen_fill: bool = False
     first_group: NonNegativeInt = 0
     optimizer_format: OptimizerFormat = "fp32"
     optimizer_offload: Annotated[float, Field(ge=0, le=1)] = 0.0

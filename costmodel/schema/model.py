@@ -171,7 +171,11 @@ class LoRA(Spec):
 
 
 class ModelSpec(Spec):
-    """A network. ``runs`` in model order; multi-token-prediction layers last, with ``mtp`` set on their kind."""
+    """A network. ``runs`` in model order; multi-token-prediction layers last, with ``mtp`` set on their kind.
+
+    ``trains``: all parameters, adapters beside frozen ones, or none. ``frozen_parts``: networks that see every sequence
+    before this one does.
+    """
 
     name: str
     architecture: str = ""
@@ -193,7 +197,8 @@ class ModelSpec(Spec):
     extra_params: NonNegativeInt = 0
     hidden_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     attention_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    trains: Literal["full"] | LoRA = "full"
+    trains: Literal["full", "frozen"] | LoRA = "full"
+    frozen_parts: tuple[FrozenPart, ...] = ()
     published_params: NonNegativeInt | None = None
     published_active_params: NonNegativeInt | None = None
     source: str = ""
@@ -217,3 +222,26 @@ class ModelSpec(Spec):
         """For every layer in model order, the index of its kind in ``kinds``."""
         index = {kind.name: position for position, kind in enumerate(self.kinds)}
         return [index[run.kind] for run in self.runs for _ in range(run.count)]
+
+
+class FrozenPart(Spec):
+    """An encoder beside the trained network: computed forward alone, on data that the network itself has no part in.
+
+    So it may run before the step, or for the next step's data whenever ranks are idle. ``model``: of widths of its own;
+    it trains nothing. ``seq_len``: positions of its input, and of its output, for each of the network's sequences.
+    """
+
+    model: ModelSpec
+    seq_len: PositiveInt
+
+    @model_validator(mode="after")
+    def _is_frozen(self) -> FrozenPart:
+        if self.model.trains != "frozen" or self.model.frozen_parts:
+            raise ValueError(
+                f"the frozen part {self.model.name} must have trains = 'frozen', not {self.model.trains!r},"
+                " and no frozen parts of its own"
+            )
+        return self
+
+
+ModelSpec.model_rebuild()

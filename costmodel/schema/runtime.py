@@ -167,6 +167,7 @@ class Runtime(Spec):
     to the next, head by head (ZeCO).
     ``compiled_kernels``: the kernels under the framework's compiler (``--compile``); None where it has none.
     ``vocab_parallel``: what vocabulary parallelism goes with, for schedules that have it; None: not with anything.
+    ``frozen_fill``: a model's frozen parts may run in a pipeline's bubbles, for the next step's data.
     """
 
     name: str
@@ -205,6 +206,7 @@ class Runtime(Spec):
     overlap: OverlapRules
     memory: MemoryRules
     vocab_parallel: VocabularyRules | None = None
+    frozen_fill: bool = False
     spread: NonNegativeFloat = 0.1
     source: str
     date: str

@@ -72,6 +72,8 @@ _ROWS = (
         lambda runtime, value: not value or "secondary" in runtime.state.shard_groups),
     Key("vocab_parallel", Flag(), "embedding and head split over all pipeline ranks", False,
         lambda runtime, value: not value or runtime.vocab_parallel is not None),
+    Key("frozen_fill", Flag(), "frozen parts run in the pipeline's bubbles", False,
+        lambda runtime, value: not value or runtime.frozen_fill),
     Key("first_group", Whole(0), "the group of nodes that holds the first pipeline ranks", 0),
     Key("optimizer_format", Choice(get_args(OptimizerFormat)), "how the optimizer keeps its moments", "fp32",
         lambda runtime, value: value in runtime.optimizer_formats),

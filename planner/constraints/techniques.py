@@ -38,7 +38,7 @@ def _uses(*keys: str) -> list[Technique]:
 
 _ROWS = (
     *_uses("tp", "pp", "vpp", "cp_ring", "cp_ulysses", "ep", "etp", "dp_replicate", "dp_shard", "sequence_parallel"),
-    *_uses("vocab_parallel", "reshard_after_forward", "shard_params", "shard_optim"),
+    *_uses("vocab_parallel", "frozen_fill", "reshard_after_forward", "shard_params", "shard_optim"),
     Technique("mixed_context_parallel", None, "groups of unlike context-parallel degree (--lengths)"),
     Technique("recompute", "recompute", "every kind of recomputation"),
     Technique("selective", "recompute", "selective recomputation", ("selective",)),

@@ -26,4 +26,5 @@ def layout_words(layout: Layout) -> str:
     degrees = [f"{name} {getattr(layout, name)}" for name in DEGREES if getattr(layout, name) > 1]
     state = ("no state sharded", "ZeRO-1", "ZeRO-2", "ZeRO-3")[layout.zero_stage]
     vocabulary = [f"vocabulary over {layout.pp} ranks"] if layout.vocab_parallel else []
-    return ", ".join([" · ".join(degrees) or "one device", state, *state_words(layout), *vocabulary])
+    frozen = ["frozen parts in the bubbles"] if layout.frozen_fill else []
+    return ", ".join([" · ".join(degrees) or "one device", state, *state_words(layout), *vocabulary, *frozen])

@@ -108,7 +108,8 @@ def estimate_passes_floor_s(
     the mean rank takes, over chunks of the least size; with two copies a rank is reached from the nearer end.
     A rank's first gradient comes back after all forwards of a micro-batch and the gradients of later stages, when it
     has done no more forwards than it may keep alive: T >= F + I after it + m·w_r - alive·F_r, of the mean rank again.
-    Parts of a split vocabulary lie on none of these ways: ``split_ends_s`` adds them.
+    Parts of a split vocabulary lie on none of these ways: ``split_ends_s`` adds them. Frozen parts in the bubbles are
+    work of the mean rank too.
     """
     layouts = layers.layouts
     m, p, v = (column.astype(np.float64) for column in (layouts.num_microbatches, layouts.pp, layouts.vpp))
@@ -143,6 +144,9 @@ def estimate_passes_floor_s(
     trip = forward_s + before * np.maximum(smallest * lightest.min(axis=1), 0.0)
     round_trip = trip + count_crossings(layouts) * layers.edge_s + m * work / p - ahead * forward_s / p
     pipeline = np.maximum(pipeline, np.where(p > 1.0, round_trip, 0.0))
+    if layers.setting.model.frozen_parts:
+        work = work + layers.frozen_s.sum(axis=1)
+        pipeline = np.maximum(pipeline, m * (work / p + part_s))
     if layers.setting.shared_cores is not None:
         everywhere = m * (work + p * part_s) * layouts.world_size / p
         pipeline = np.maximum(pipeline, everywhere / layers.setting.shared_cores)

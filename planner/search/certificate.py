@@ -42,6 +42,14 @@ RELAXATIONS = (
 )
 
 
+FROZEN = Relaxation(
+    name="frozen",
+    effect="frozen parts in bubbles count as hidden wherever all ranks together have the time; placements are chosen"
+    " for their passes alone, and the bubbles that these leave are filled by one rule",
+)
+"""Of models with frozen parts."""
+
+
 class Account(Protocol):
     """What a search says of itself: steps of what was simulated, what was ruled out by which rule, a bound of all."""
 
@@ -70,7 +78,7 @@ def certify(
         evaluated=len(outcome.steps_s),
         pruned={rule: count for rule, count in outcome.pruned.items() if count},
         solver=solver or {},
-        relaxations=relaxations,
+        relaxations=(*relaxations, FROZEN) if request.model.frozen_parts else relaxations,
         wall_s=outcome.wall_s,
     )
 

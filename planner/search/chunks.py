@@ -20,7 +20,7 @@ from costmodel.schedules import SCHEDULES
 from costmodel.schema.schedule import Schedule
 from costmodel.stages import Stages, stages_of
 from planner.evaluate import Evaluated, cores_per_pipeline, kept_bytes, stage_times
-from planner.order import build_order
+from planner.order import build_order, with_frozen
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.search.bounds import ends_in_layers
@@ -135,7 +135,7 @@ class _Split:
         self.layout, self.name = layers.layouts.row(0), layers.layouts.schedule_name(0)
         self.schedule = build_order(layers)
         self.step_s, self.bound_s = np.full(n, inf), np.full(n, inf)
-        self.simulated: dict[tuple[int, ...], tuple[StageTimes, Simulation, KeptBytes]] = {}
+        self.simulated: dict[tuple[int, ...], tuple[Schedule, StageTimes, Simulation, KeptBytes]] = {}
         self.dealt: dict[int, tuple[int, ...]] = {}
         self.deals: dict[tuple[int, ...], tuple[list[Column], tuple[int, ...]]] = {}
         fastest = _fastest_times(problem, layers, lengths, policies)
@@ -234,10 +234,11 @@ class _Split:
         some, placement = self.layers.take(rows), self._placement(policies, 0)
         if policies not in self.simulated:
             times = stage_times(self.layers, placement, self.problem)
-            simulation = simulate(self.schedule, times, cores_per_pipeline(self.problem, placement))
+            order = with_frozen(self.schedule, times)
+            simulation = simulate(order, times, cores_per_pipeline(self.problem, placement))
             kept = kept_bytes(self.layers, placement, self.problem, self.schedule)
-            self.simulated[policies] = (times, simulation, kept)
-        _, simulation, kept = self.simulated[policies]
+            self.simulated[policies] = (order, times, simulation, kept)
+        _, _, simulation, kept = self.simulated[policies]
         assignment = placement.assignment(self.problem.kinds, self.problem.num_kinds, some.costs.num_policies)
         priced = price(some, repeated(assignment, len(rows)), repeated(kept, len(rows)))
         last_s = priced.extras.exposed_s.max(axis=1) * some.contention
@@ -258,10 +259,10 @@ class _Split:
         """One placed row in full."""
         policies, problem, one = self.dealt[row], self.problem, self.layers.take(np.array([row]))
         placement = self._placement(policies, row)
-        times, simulation, kept = self.simulated[policies]
+        order, times, simulation, kept = self.simulated[policies]
         assignment = placement.assignment(problem.kinds, problem.num_kinds, one.costs.num_policies)
         priced = price(one, assignment, kept)
-        return Evaluated(problem, placement, self.schedule, times, priced, simulation)
+        return Evaluated(problem, placement, order, times, priced, simulation)
 
 
 def _dealt_by(layers: PricedLayers) -> tuple[int, ...]:

@@ -59,7 +59,7 @@ def find_order(request: Request, problem: Problem, outcome: Outcome, budget_byte
     piped: dict[tuple[int, int, int], Evaluated] = {}
     for one in sorted(outcome.evaluated, key=lambda one: one.step_time_s):
         layout = one.placement.layout
-        if layout.pp > 1 and one.schedule.copies == 1 and not layout.vocab_parallel:
+        if layout.pp > 1 and one.schedule.copies == 1 and not (layout.vocab_parallel or layout.frozen_fill):
             piped.setdefault((layout.tp, layout.pp, layout.vpp), one)
     found = [
         _order_of(problem, one, waiting, budget_bytes)

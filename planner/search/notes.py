@@ -5,21 +5,24 @@ from __future__ import annotations
 from dataclasses import replace
 
 from costmodel.layouts import POLICIES, Policy
-from costmodel.schema.errors import ParlayError
+from costmodel.schema.errors import InvalidSpec, ParlayError
 from planner.evaluate import Evaluated, evaluate
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.request import Request
 from planner.schedules import build_schedule
+from planner.search.frozen import check_frozen
 
 
 def list_notes(request: Request, problem: Problem, best: Evaluated) -> tuple[str, ...]:
-    """The margin that memory leaves, why activations are offloaded, and what the next micro-batch size would do."""
+    """The margin that memory leaves, why activations are offloaded, where frozen parts run, and what the next
+    micro-batch size would do."""
     capacity = float(best.capacity_bytes[best.fullest_rank])
     peak = float(best.priced.memory.device[0, best.fullest_rank])
     notes = [
         f"Memory leaves {(capacity - peak) / 2**30:.1f} GiB free on the fullest device ({peak / capacity:.0%} used).",
         *_say_offload(request, problem, best),
+        *_say_frozen(request, problem, best),
     ]
     doubled = _with_micro_batch(best, 2)
     if doubled is None:
@@ -62,6 +65,25 @@ def _say_offload(request: Request, problem: Problem, best: Evaluated) -> list[st
     layers = f"{len(away)} layer{'' if len(away) == 1 else 's'}"
     said_so = f"Activations of {layers} leave the device; the same layout would take, {'; '.join(said)}."
     return [" ".join([said_so, *notes])]
+
+
+def _say_frozen(request: Request, problem: Problem, best: Evaluated) -> list[str]:
+    """What the frozen parts are, where they run, and what the other place would take, where there is one."""
+    model, placement = request.model, best.placement
+    if not model.frozen_parts:
+        return []
+    layout, names = placement.layout, " and ".join(part.model.name for part in model.frozen_parts)
+    if layout.pp == 1:
+        return [f"Frozen parts ({names}) run before the trained layers: without a pipeline there is no bubble to fill."]
+    places = ("before the pipeline, on all devices", "in the pipeline's bubbles, for the next step")
+    said = f"Frozen parts ({names}) run {places[layout.frozen_fill]}"
+    moved = layout.model_copy(update={"frozen_fill": not layout.frozen_fill})
+    try:
+        check_frozen(request, moved)
+    except InvalidSpec:
+        return [f"{said}."]
+    other = evaluate(problem, replace(placement, layout=moved))
+    return [f"{said}; {places[moved.frozen_fill]}, it would take {_time(best, other)} ({_fits(request, other)})."]
 
 
 def _fits(request: Request, other: Evaluated) -> str:

@@ -27,7 +27,7 @@ _SAYS = {
     "host": "launch overhead",
     "tp": "tensor-parallel traffic", "cp": "context-parallel traffic", "ep": "expert traffic", "pp": "pipeline sends",
     "recompute": "recomputation", "activation_offload": "activation copies",
-    "activation_casts": "casts of saved activations", "bubble": "pipeline bubble",
+    "activation_casts": "casts of saved activations", "frozen": "frozen parts", "bubble": "pipeline bubble",
     "dp": "gradient and parameter traffic", "optimizer": "the update", "optimizer_offload": "the update on the host",
     "shared_cores": "shared cores", "jitter": "waiting for the slowest",
 }  # fmt: skip
@@ -44,6 +44,8 @@ def layout_line(evaluated: Evaluated) -> str:
     parts += [f"micro-batch {layout.micro_batch_size}", f"zero {layout.zero_stage}"]
     if layout.pp > 1:
         parts.append(evaluated.placement.schedule)
+    if layout.frozen_fill:
+        parts.append("frozen parts in the bubbles")
     if evaluated.by_group:
         parts.append(f"{evaluated.of_rank(0).layers.setting.device.name} first")
     parts.append(policies_words(evaluated.placement.policies))

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from math import inf
 
 from costmodel.layer_table import PricedLayers
-from costmodel.schema.schedule import Schedule
 from planner.evaluate import Evaluated, evaluate
 from planner.order import build_order
 from planner.placement import Placement
@@ -27,7 +26,7 @@ def refine(
 ) -> Placed | None:  # fmt: skip
     """The fastest placement of the one row in ``layers``, each stage under its fastest mix that fits, that was found to
     take less than ``best_s``. Its bound is as near as ``gap`` to the faster of both, unless too much is left to try.
-    None where there is nothing to choose, or ranks share cores."""
+    None where there is nothing to choose, or ranks share cores. Frozen parts in the bubbles count as hidden."""
     if is_given(layers.layouts) or problem.setting.shared_cores is not None:
         return None
     late, order = 1.0 + float(layers.jitter[0]), build_order(layers)
@@ -39,7 +38,7 @@ def refine(
             fastest, best_s = closing.best, closing.best_s * late
     if fastest is None:
         return Placed(None, min(bound_s, best_s), slower=True)
-    evaluated = _evaluate(problem, layers, order, fastest)
+    evaluated = _evaluate(problem, layers, fastest)
     return Placed(evaluated, min(bound_s, evaluated.step_time_s), step_s=evaluated.step_time_s)
 
 
@@ -53,8 +52,8 @@ def _stage_problem(
     return stage_problem(problem, layers, list_choices(ranges, slots, options))
 
 
-def _evaluate(problem: Problem, layers: PricedLayers, order: Schedule, chosen: Sequence[StageChoice]) -> Evaluated:
+def _evaluate(problem: Problem, layers: PricedLayers, chosen: Sequence[StageChoice]) -> Evaluated:
     lengths = tuple(choice.stop - choice.start for choice in chosen)
     dealt = deal(problem, lengths, range(len(lengths)), [choice.option.mix for choice in chosen])
     placement = Placement(layers.layouts.row(0), layers.layouts.schedule_name(0), lengths, dealt)
-    return evaluate(problem, placement, order, layers)
+    return evaluate(problem, placement, layers=layers)

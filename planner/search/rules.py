@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from costmodel.layouts import OPTIMIZER_FORMATS, SCHEDULE_CODES, Layouts
 from costmodel.pipeline import schedule_is_legal
 from costmodel.schedules import SCHEDULES
-from costmodel.schema.model import AttentionBlock, LinearAttentionBlock, Mamba2Block, MLABlock, MoEBlock
+from costmodel.schema.model import AttentionBlock, LinearAttentionBlock, Mamba2Block, MLABlock, ModelSpec, MoEBlock
 from costmodel.schema.runtime import Runtime
 from planner.constraints.rows import admits, named_values
 from planner.constraints.techniques import optimizer_technique
@@ -63,16 +63,21 @@ def divisors(number: int) -> list[int]:
 
 def head_limits(request: Request) -> HeadLimits:
     """Greatest common divisors of head counts and of expert counts; 0 experts for a dense model."""
-    heads, experts = 0, 0
-    for kind in request.model.kinds:
-        for block in kind.blocks:
-            if isinstance(block, AttentionBlock | MLABlock | Mamba2Block):
-                heads = gcd(heads, block.num_heads)
-            elif isinstance(block, LinearAttentionBlock):
-                heads = gcd(heads, block.num_value_heads)
-            elif isinstance(block, MoEBlock):
-                experts = gcd(experts, block.num_experts)
-    return HeadLimits(heads or request.model.hidden_size, experts)
+    experts = [
+        block.num_experts for kind in request.model.kinds for block in kind.blocks if isinstance(block, MoEBlock)
+    ]
+    return HeadLimits(common_heads(request.model), gcd(*experts))
+
+
+def common_heads(model: ModelSpec) -> int:
+    """Greatest common divisor of head counts; the width of a model without heads."""
+    heads = 0
+    for block in (block for kind in model.kinds for block in kind.blocks):
+        if isinstance(block, AttentionBlock | MLABlock | Mamba2Block):
+            heads = gcd(heads, block.num_heads)
+        elif isinstance(block, LinearAttentionBlock):
+            heads = gcd(heads, block.num_value_heads)
+    return heads or model.hidden_size
 
 
 def allowed(request: Request, name: str, values: Iterable[float]) -> list[float]:

@@ -160,7 +160,7 @@ class Run:
             self.open[number] = max(bound_s, one.bound_s)
             if one.evaluated is not None:
                 self.outcome.evaluated.append(one.evaluated)
-                self.outcome.steps_s[number] = one.step_s
+                self.outcome.steps_s[number] = min(self.outcome.steps_s[number], one.step_s)
                 self.best_s = min(self.best_s, one.step_s)
 
     def say(self, bound_s: float) -> None:
@@ -174,7 +174,7 @@ def family_of_rows(layers: PricedLayers) -> NDArray[np.intp]:
     layouts = layers.layouts
     same = (
         layouts.schedule, layouts.pp, layouts.vpp, layouts.num_microbatches, layouts.world_size, layers.index,
-        layers.edge_s, layers.busy_s,
+        layers.edge_s, layers.busy_s, layouts.frozen_fill,
     )  # fmt: skip
     if not len(layouts):
         return np.zeros(0, np.intp)

@@ -20,6 +20,7 @@ from costmodel.schema.layout import Layout
 from planner.constraints.keys import KEYS as CONSTRAINABLE
 from planner.constraints.rows import admitted_rows, constrained_keys
 from planner.request import Request
+from planner.search.frozen import frozen_choice
 from planner.search.rules import (
     Choice,
     Table,
@@ -38,11 +39,11 @@ from planner.search.shards import grow_shard_groups
 
 Rows = NDArray[np.intp]
 
-KEYS = ("tp", "pp", "cp_ring", "cp_ulysses", "ep", "etp", "order", "vocab_parallel")
+KEYS = ("tp", "pp", "cp_ring", "cp_ulysses", "ep", "etp", "order", "vocab_parallel", "frozen_fill")
 """The outer columns that inner rules may ask for, beside ``dp``, their replicas in all."""
 
-OF_SCHEDULE = ("schedule", "vpp", "vocab_parallel")
-"""Outer columns in which the schedules of one layout differ."""
+OF_SCHEDULE = ("schedule", "vpp", "vocab_parallel", "frozen_fill")
+"""Outer columns in which the orders of passes of one layout differ."""
 
 
 @dataclass
@@ -194,7 +195,7 @@ def enumerate_space(request: Request) -> Space:
     for choice in schedule_choices(request):
         outer = _cross(outer, choice)
     outer = split_vocabulary(request, outer)
-    for choice in (sequence_parallel_choice(request), order_choice(request)):
+    for choice in (sequence_parallel_choice(request), order_choice(request), frozen_choice(request)):
         outer = _cross(outer, choice)
     return _with_inner(request, outer)
 

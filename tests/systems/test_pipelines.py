@@ -16,7 +16,11 @@ import pytest
 from small_instances import build_model, build_request, slower, with_budget, with_request
 
 from costmodel.schema.errors import Infeasible
+from costmodel.schema.model import FrozenPart
 from costmodel.schema.plan import Plan
+from executor.capabilities import reasons_not_runnable
+from planner.assemble import reprice
+from planner.cli.files import plan_from
 from planner.request import Request
 from planner.schedules import PassTimes, build_schedule
 from planner.schedules.bubble_filling import fill_bubbles
@@ -419,3 +423,72 @@ class TestDiffusionPipe:
         """Pieces longer than any idle span come after the rank's own passes."""
         alone_s, filled_s, before_s = self.simulated(8, (10.0,))
         assert filled_s >= before_s > alone_s
+
+    @staticmethod
+    @cache
+    def encoded(m: int, *, pp: int = 4, tp: int = 1, **limits: Any) -> Request:
+        """Four stages behind a frozen encoder of a few percent of their work."""
+        request = four_ranks(m, replicas=tp, **limits)
+        encoder = build_model(num_layers=24, hidden=2048, heads=16).model_copy(update={"trains": "frozen"})
+        model = request.model.model_copy(update={"frozen_parts": (FrozenPart(model=encoder, seq_len=577),)})
+        workload = request.workload.model_copy(update={"global_batch_size": m})
+        fixed = {**request.fixed, "pp": pp, "tp": tp, "zero_stage": 0}
+        return with_request(request, model=model, workload=workload, fixed=fixed)
+
+    def elsewhere(self, request: Request, fill: bool, *names: str) -> Plan:
+        return choose(with_request(request, fixed={**request.fixed, "frozen_fill": fill}), *names)
+
+    def test_it_hides_an_encoder_in_a_large_bubble(self) -> None:
+        """As a term of the step the encoder vanishes; its time before the pipeline is what is gained."""
+        request = self.encoded(8)
+        plan, before = choose(request, "1f1b"), self.elsewhere(request, False, "1f1b")
+        assert plan.layout.frozen_fill
+        assert term_s(plan, "frozen") == 0.0 < plan.prediction.breakdown["frozen_total_s"]
+        assert step_s(before) - step_s(plan) == pytest.approx(term_s(before, "frozen"), rel=0.01)
+        assert term_s(plan, "bubble") == pytest.approx(term_s(before, "bubble"))
+        assert plan.certificate.status == "proven"
+        assert any("in the pipeline's bubbles, for the next step" in note for note in plan.notes)
+        assert all(passes.count("FROZEN_F") for passes in plan.pipeline.passes.values())
+
+    def test_its_outputs_wait_a_step_in_memory(self) -> None:
+        request = self.encoded(8)
+        before = self.elsewhere(request, False, "1f1b")
+        assert most_bytes(choose(request, "1f1b"), "buffers") > most_bytes(before, "buffers")
+        assert "FROZEN_F" not in "".join(before.pipeline.passes.values())
+
+    def test_it_changes_which_schedule_is_worth_its_bubble(self) -> None:
+        """A bubble that is filled costs nothing: without the encoder fewer of them are."""
+        request = self.encoded(64)
+        plan, small = choose(request, "1f1b"), choose(request, "zb-v")
+        assert term_s(plan, "bubble") > 5 * term_s(small, "bubble")
+        gained = step_s(self.elsewhere(request, False, "1f1b")) - step_s(plan)
+        assert gained > 2 * (step_s(self.elsewhere(request, False, "zb-v")) - step_s(small))
+
+    def test_not_where_bubbles_are_small_and_stages_are_tensor_parallel(self) -> None:
+        """Before the pipeline every device runs the encoder whole; in the bubbles its products are cut in four."""
+        request = self.encoded(64, tp=4)
+        plan, filled = choose(request, "1f1b"), self.elsewhere(request, True, "1f1b")
+        assert not plan.layout.frozen_fill
+        assert term_s(filled, "frozen") > term_s(plan, "frozen")
+        assert filled.prediction.breakdown["frozen_total_s"] > 2 * term_s(plan, "frozen")
+        assert choose(self.encoded(8, tp=4), "1f1b").layout.frozen_fill
+
+    def test_not_without_a_pipeline_nor_in_a_runtime_that_cannot(self) -> None:
+        alone = self.encoded(8, pp=1, tp=4)
+        assert not choose(alone, "1f1b").layout.frozen_fill
+        with pytest.raises(Infeasible):
+            self.elsewhere(alone, True, "1f1b")
+        request = self.encoded(8)
+        other = with_request(request, runtime=request.runtime.model_copy(update={"frozen_fill": False}))
+        assert not choose(other, "1f1b").layout.frozen_fill
+        forbidden = with_request(request, forbidden=request.forbidden | {"frozen_fill"})
+        assert step_s(choose(forbidden, "1f1b")) == step_s(choose(other, "1f1b"))
+
+    def test_a_filled_plan_prices_again_to_the_last_bit_and_is_not_run_yet(self) -> None:
+        plan = choose(self.encoded(8), "1f1b")
+        again = plan_from(plan.model_dump(mode="json"), "the plan")
+        assert again == plan
+        assert reprice(again) == plan.prediction
+        reasons = list(reasons_not_runnable(plan))
+        assert any("model.frozen_parts" in reason for reason in reasons)
+        assert any("FROZEN_F" in reason for reason in reasons)

@@ -343,6 +343,20 @@ def test_vit_has_a_token_per_patch_and_one_more() -> None:
         read("vit", image_size=30, patch_size=8)
 
 
+def test_llava_trains_behind_a_frozen_tower() -> None:
+    tower = {"model_type": "clip_vision_model", "image_size": 32, "patch_size": 8}
+    config = {"model_type": "llava", "text_config": SHAPE | {"model_type": "llama"}, "vision_config": SHAPE | tower}
+    spec, text = model_from_config(config, "m"), read("llama")
+    (part,) = spec.frozen_parts
+    assert part.seq_len == 17
+    assert part.model.trains == "frozen"
+    assert part.model.embedding_norms == 1
+    assert part.model.extra_params == 3 * 8 * 8 * 64 + 64
+    assert count_model(spec).total == count_model(text).total + 2 * 65 * 64
+    unknown = {**config, "vision_config": {"model_type": "pixtral"}}
+    assert model_from_config(unknown, "m").frozen_parts == ()
+
+
 def test_chatglm_has_field_names_of_its_own() -> None:
     spec = load_model("glm-4-9b")
     block = attention(spec)

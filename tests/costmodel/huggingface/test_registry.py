@@ -34,7 +34,7 @@ SAME_AS = {
 }  # fmt: skip
 """Types without a catalog model, and the one whose fields they share."""
 
-APART = {"glm", "glm4"}
+APART = {"clip_vision_model", "glm", "glm4"}
 """Types without a catalog model that are tested with their family."""
 
 LLAMA = {
@@ -77,7 +77,9 @@ def test_a_wrong_value_is_refused_in_a_sentence_or_not_needed(model_type: str) -
         for value in WRONG:
             error = complaint({**BY_TYPE[model_type], field: value})
             assert error is None or "\n" not in error.message
-    assert complaint({**BY_TYPE[model_type], "vocab_size": -1, "image_size": -1, "padded_vocab_size": -1}) is not None
+    sizes = {"vocab_size": -1, "image_size": -1, "padded_vocab_size": -1}
+    inner = {name: {**field, **sizes} for name, field in BY_TYPE[model_type].items() if isinstance(field, dict)}
+    assert complaint({**BY_TYPE[model_type], **sizes, **inner}) is not None
 
 
 @pytest.mark.parametrize("model_type", BY_TYPE)

@@ -73,8 +73,8 @@ def test_file_and_options_add_up(tmp_path: Path) -> None:
 def test_every_value_reads_back_as_it_is_shown(name: str) -> None:
     samples: dict[str, Any] = {
         "schedule": "zb-h1", "order": "dp-outermost", "layers_per_stage": [3, 4], "recompute": "full",
-        "sequence_parallel": True, "vocab_parallel": False, "optimizer_format": "low_rank", "zero_stage": 2,
-        "optimizer_offload": 0.25, "activation_offload": 1,
+        "sequence_parallel": True, "vocab_parallel": False, "frozen_fill": True, "optimizer_format": "low_rank",
+        "zero_stage": 2, "optimizer_offload": 0.25, "activation_offload": 1,
     }  # fmt: skip
     asked = read_constraints(document={"fix": {name: samples.get(name, 4)}}, origin="a file")
     assert read_constraints(fix=[f"{name}={shown(asked.fixed[name])}"]).fixed == asked.fixed

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from small_instances import (
+    build_model,
     price_space,
     random_request,
     random_state_request,
@@ -24,6 +25,7 @@ from costmodel.layouts import POLICIES, SCHEDULE_CODES
 from costmodel.memory import HOST_SHARE
 from costmodel.price import price
 from costmodel.schedules import SCHEDULES
+from costmodel.schema.model import FrozenPart
 from planner.constraints import LayerPin, Pinned
 from planner.problem import Problem
 from planner.request import Request
@@ -93,6 +95,20 @@ def pipelines(seed: int) -> Request:
     return with_request(request, fixed={"pp": 2})
 
 
+def frozen_parts(seed: int) -> Request:
+    """A network behind frozen encoders, small or large beside it, which may run in the bubbles of all schedules."""
+    draw = Random(seed)
+    request = pipelines(seed)
+    encoder = build_model(num_layers=draw.choice((1, 3)), hidden=draw.choice((64, 512, 2048)), vocab=1000)
+    encoder = encoder.model_copy(update={"trains": "frozen", "has_head": False})
+    parts = [FrozenPart(model=encoder, seq_len=draw.choice((64, 1024))) for _ in range(draw.choice((1, 1, 2)))]
+    return with_request(
+        request,
+        model=request.model.model_copy(update={"frozen_parts": tuple(parts)}),
+        runtime=request.runtime.model_copy(update={"frozen_fill": True}),
+    )
+
+
 def pins(seed: int) -> Request:
     """Some layers' policies, the stages' lengths, or both as the user wants them."""
     draw = Random(seed)
@@ -139,6 +155,7 @@ KINDS: dict[str, Callable[[int], Request]] = {
     "state": random_state_request,
     "activations": every_policy,
     "pipelines": pipelines,
+    "frozen parts": frozen_parts,
     "pins": pins,
     "everything": everything,
     "two kinds of node": random_mixed,
@@ -146,11 +163,11 @@ KINDS: dict[str, Callable[[int], Request]] = {
 """What an instance has that others may lack."""
 
 
-def draw_instance(seed: int, cut: bool = True, **limits: Any) -> Instance:
-    """Kinds take turns. Memory is ample, short or too small; --gap is 0, 1% or 5%. ``cut``: few layouts are left."""
+def draw_instance(seed: int, cut: bool = True, kind: str | None = None, **limits: Any) -> Instance:
+    """Kinds take turns, unless one is named. Memory is ample, short or too small; --gap is 0, 1% or 5%. ``cut``: few
+    layouts are left."""
     draw = Random(seed)
-    names = tuple(KINDS)
-    kind = names[seed % len(names)]
+    kind = kind or tuple(KINDS)[seed % len(KINDS)]
     request = with_few_policies(KINDS[kind](seed), draw)
     if cut:
         request = cut_down(request, draw)

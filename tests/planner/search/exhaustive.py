@@ -25,17 +25,21 @@ from costmodel.price import price
 from costmodel.stages import Stages, stages_of
 from planner.evaluate import Evaluated, cores_per_pipeline, evaluate, kept_bytes, stage_times
 from planner.kept import count_kept_microbatches
-from planner.order import build_order
+from planner.order import build_order, with_frozen
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.search.bounds import MAX_SHIFT
 from planner.search.chunks import is_given, splits_of_row
 from planner.search.placed import OneRow
-from planner.simulator import StageTimes, simulate, simulate_many
+from planner.simulator import FrozenTimes, StageTimes, simulate, simulate_many
 
 ROUNDING = 1.0 + 1e-9
 MOST = 60_000
 """Combinations of stages' mixes at most: beyond it a case is too large for this reference."""
+
+
+ONE_BY_ONE = 60
+"""Combinations simulated together in the time that one takes by itself."""
 
 
 class TooLarge(Exception):
@@ -308,15 +312,9 @@ def _best_of_ranges(
     }
     weight_s = table["weight_grad_s"]
     times = (table["forward_s"], np.maximum(table["backward_s"] - weight_s, 0.0), weight_s)
-    schedule = build_order(layers)
-    edge_s = float(layers.edge_s[0])
     cores = cores_per_pipeline(problem, _placement(layers, groups, *rows[0]))
-    if cores is None:
-        makespan_s = simulate_many(schedule, StageTimes(*times, edge_s=edge_s))
-    else:
-        makespan_s = np.array(
-            [simulate(schedule, StageTimes(*one, edge_s=edge_s), cores).makespan_s for one in zip(*times, strict=True)]
-        )
+    frozen = FrozenTimes(layers.frozen_s[0]) if layers.layouts.frozen_fill[0] else None
+    makespan_s = _makespans_s(layers, StageTimes(*times, edge_s=float(layers.edge_s[0]), frozen=frozen), cores)
     step_s = (makespan_s + table["extras_s"].max(axis=1) * layers.contention[0]) * (1.0 + layers.jitter[0])
     first = int(step_s.argmin())
     return Best(_placement(layers, groups, *rows[first]), float(step_s[first]), len(rows))
@@ -372,15 +370,25 @@ def _steps_s(problem: Problem, layers: PricedLayers, placements: list[Placement]
     fits = (priced.peak_claim_bytes <= budget_bytes * ROUNDING) & priced.fits_host
     times = [stage_times(layers, placement, problem) for placement in placements]
     cores = cores_per_pipeline(problem, placements[0])
-    if cores is None:
-        # What else takes time in a step is the same for all placements of a row.
-        own = ("forward_s", "input_grad_s", "weight_grad_s", "recompute_s")
-        stacked = {name: np.stack([getattr(one, name) for one in times]) for name in own}
-        makespan_s = simulate_many(schedule, replace(times[0], **stacked))
-    else:
-        makespan_s = np.array([simulate(schedule, one, cores).makespan_s for one in times])
+    # What else takes time in a step is the same for all placements of a row.
+    own = ("forward_s", "input_grad_s", "weight_grad_s", "recompute_s")
+    stacked = {name: np.stack([getattr(one, name) for one in times]) for name in own}
+    makespan_s = _makespans_s(layers, replace(times[0], **stacked), cores)
     last_s = priced.extras.exposed_s.max(axis=1) * layers.contention[0]
     return np.where(fits, (makespan_s + last_s) * (1.0 + layers.jitter[0]), np.inf)
+
+
+def _makespans_s(layers: PricedLayers, times: StageTimes, cores: float | None) -> np.ndarray:
+    """[n] of the one row's order under n placements' times; frozen parts go into each one's own bubbles."""
+    schedule = build_order(layers)
+    if cores is None and times.frozen is None:
+        return simulate_many(schedule, times)
+    _check_size(ONE_BY_ONE * len(times.forward_s))
+    batched = {name: column for name, column in vars(times).items() if np.ndim(column) == 2}
+    each = [
+        replace(times, **{name: column[at] for name, column in batched.items()}) for at in range(len(times.forward_s))
+    ]
+    return np.array([simulate(with_frozen(schedule, one), one, cores).makespan_s for one in each])
 
 
 def _joined(rows: list[OneRow]) -> OneRow:

@@ -39,6 +39,7 @@ def test_instances_have_every_choice() -> None:
     assert any("layers_per_stage" in request.fixed for request in requests)
     assert any(request.other_devices for request in requests)
     assert any(runtime.vocab_parallel for runtime in runtimes)
+    assert any(request.runtime.frozen_fill and request.model.frozen_parts for request in requests)
     assert {group for runtime in runtimes for group in runtime.state.shard_groups} == {
         "secondary",
         "params",
@@ -59,6 +60,6 @@ def test_a_split_that_no_path_tells_apart_is_found_on_the_timeline() -> None:
 
 def test_the_leanest_mixes_of_several_stages_are_tried_last() -> None:
     """An order keeps mixes longer than the mean of their stages; of those with less memory only the leanest fits."""
-    answer = check_answer(draw_instance(LEAN))
+    answer = check_answer(draw_instance(LEAN, kind="pins"))
     assert answer.step_s < float("inf")
     assert not answer.wrong, (answer.step_s, answer.best_s)

@@ -20,7 +20,7 @@ from planner.search.best_first import search
 from planner.search.bounds import extras_floor_s
 from planner.search.policies import policy_sets
 from planner.search.scan import MOST_COPIES, PricedSpace, Scan
-from planner.search.space import Rows, Space, enumerate_space
+from planner.search.space import OF_SCHEDULE, Rows, Space, enumerate_space
 
 SEEDS = range(6)
 
@@ -90,7 +90,7 @@ def test_layouts_go_by_number() -> None:
         assert number in alike
         same = np.ones(len(space), bool)
         for field in fields(Layouts):
-            if field.name not in ("schedule", "vpp", "vocab_parallel"):
+            if field.name not in OF_SCHEDULE:
                 same &= getattr(whole, field.name) == getattr(one, field.name)[0]
         np.testing.assert_array_equal(alike, np.flatnonzero(same))
 
