@@ -40,10 +40,12 @@ def show_pipeline(answer: Answer) -> None:
     plan, every = answer.plan, tried(answer)
     st.subheader("The pipeline, pass by pass", divider="gray")
     left, middle, right = st.columns([2, 3, 2])
-    with left:
-        chosen = _schedule(every)
-    with middle:
-        run = _measured(answer)
+    chosen, run = every[0], None
+    if plan.layout.pp > 1:
+        with left:
+            chosen = _schedule(every)
+        with middle:
+            run = _measured(answer)
     passes = simulated(answer, chosen.name)
     with right:
         window = _window(passes)
