@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from planner.decisions.curve import Point
 from planner.report.line import layout_words
 from planner.report.units import count, percent, seconds
+from ui.figures.axes import log_axis
 from ui.palette import BLUE, GREEN, GREY, styled
 
 DAY_S = 86400.0
@@ -42,9 +43,9 @@ def scaling(points: Sequence[Point]) -> go.Figure:
     return styled(
         figure, height=380,
         xaxis={"title": "GPUs", "type": "log", "tickvals": devices, "ticktext": [f"{n:,}" for n in devices]},
-        yaxis={"title": "tokens/s, all together", "type": "log"},
+        yaxis=log_axis("tokens/s, all together", 0.7 * min(rates), 1.4 * max(rates)),
         yaxis2={"title": "MFU", "overlaying": "y", "side": "right", "tickformat": ".0%", "showgrid": False,
-                "range": [0, 2 * max(shares)], "automargin": True},
+                "range": [0, 2 * max(shares)], "tickmode": "auto", "nticks": 6, "automargin": True},
     )  # fmt: skip
 
 
@@ -53,9 +54,11 @@ def run_cost(points: Sequence[Point]) -> go.Figure:
     found = [point for point in points if point.plan is not None]
     trainings = [point.answer[1] for point in found]
     priced = trainings[0].cost is not None
+    spent = [one.cost or one.device_hours for one in trainings]
+    days = [one.time_s.mean / DAY_S for one in trainings]
     figure = go.Figure(
         go.Scatter(
-            x=[one.cost or one.device_hours for one in trainings], y=[one.time_s.mean / DAY_S for one in trainings],
+            x=spent, y=days, cliponaxis=False,
             mode="lines+markers+text", line={"color": GREY, "width": 1}, marker={"size": 11, "color": BLUE},
             text=[f"{point.devices:,}" for point in found], textposition="top right",
             customdata=[(seconds(one.time_s.mean), count(one.device_hours)) for one in trainings],
@@ -64,8 +67,8 @@ def run_cost(points: Sequence[Point]) -> go.Figure:
     )  # fmt: skip
     tokens = count(trainings[0].tokens)
     return styled(
-        figure, height=380, yaxis={"title": f"days for {tokens} tokens", "type": "log"},
-        xaxis={"title": "cost of the run" if priced else "GPU-hours of the run", "rangemode": "tozero"},
+        figure, height=380, yaxis=log_axis(f"days for {tokens} tokens", 0.7 * min(days), 1.5 * max(days)),
+        xaxis={"title": "cost of the run" if priced else "GPU-hours of the run", "range": [0, 1.15 * max(spent)]},
         margin={"l": 8, "r": 40, "t": 24, "b": 8},
     )  # fmt: skip
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from math import floor, log10
-from typing import Any
-
 import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import NDArray
@@ -13,6 +10,7 @@ from costmodel.schema.plan import Plan
 from planner.report.line import layout_words
 from planner.report.units import gibibytes, plural, seconds
 from planner.survey import Survey
+from ui.figures.axes import log_axis
 from ui.figures.degrees import columns_of, titled, values_of, worded
 from ui.palette import GREY, VERMILION, shades, styled
 
@@ -50,8 +48,8 @@ def space(survey: Survey, plan: Plan, colour_by: str) -> go.Figure:
     fastest = min(float(time_s.min()), plan.prediction.step_time_s.mean)
     return styled(
         figure, height=540, clickmode="event+select", dragmode="zoom", margin={"l": 8, "r": 8, "t": 14, "b": 8},
-        xaxis=_log_axis("Step, s", 0.95 * fastest, min(1.05 * float(time_s.max()), SLOWEST * fastest)),
-        yaxis=_log_axis("Memory of the fullest device, GiB", 0.8 * float(size.min()),
+        xaxis=log_axis("Step, s", 0.95 * fastest, min(1.05 * float(time_s.max()), SLOWEST * fastest)),
+        yaxis=log_axis("Memory of the fullest device, GiB", 0.8 * float(size.min()),
                         max(1.1 * there, min(1.2 * float(size.max()), HEADROOM * there))),
         legend={"orientation": "v", "x": 1.01, "y": 1, "yanchor": "top", "xanchor": "left",
                 "title": {"text": titled(colour_by)}, "traceorder": "normal"},
@@ -94,14 +92,6 @@ def _mark(figure: go.Figure, survey: Survey, plan: Plan) -> None:
         marker={"symbol": "star", "color": VERMILION, "size": 17, "line": {"width": 1, "color": "white"}},
         hovertemplate="<b>the plan: %{x:.4g} s, %{y:.4g} GiB</b><br>%{text}<extra></extra>",
     )  # fmt: skip
-
-
-def _log_axis(title: str, low: float, high: float) -> dict[str, Any]:
-    """A logarithmic axis that opens on a range, with round numbers at its ticks."""
-    steps = (1.0, 2.0, 5.0) if high / low > 20 else (1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
-    ticks = [step * 10.0**power for power in range(floor(log10(low)) - 1, floor(log10(high)) + 4) for step in steps]
-    return {"title": title, "type": "log", "range": [log10(low), log10(high)], "tickvals": ticks,
-            "ticktext": [f"{tick:,.10g}" for tick in ticks]}  # fmt: skip
 
 
 def _texts(survey: Survey) -> list[str]:

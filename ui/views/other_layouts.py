@@ -13,7 +13,7 @@ from planner.constraints.words import pins_of
 from planner.report.compare import choices_that_differ, parts_that_differ, terms_that_differ
 from planner.report.line import layout_words
 from planner.report.terms import label
-from planner.report.units import gibibytes, percent, seconds
+from planner.report.units import gibibytes, percent, seconds, size
 from planner.survey import Survey
 from ui import charts
 from ui.answers import Answer
@@ -136,10 +136,7 @@ def _compare(plan: Plan, other: Plan, rival: Rival, text: str) -> None:
         st.subheader("Memory of the fullest rank", anchor=False)
         parts = parts_that_differ(plan, other)
         if parts:
-            chart(
-                charts.difference(parts, GIB, "GiB more or less than the plan", lambda size: f"{gibibytes(size)} GiB"),
-                "parts",
-            )
+            chart(charts.difference(parts, GIB, "GiB more or less than the plan", size), "parts")
         else:
             st.caption("Every part is the same.")
     _choices(plan, other)

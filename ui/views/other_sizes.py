@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import streamlit as st
 
@@ -72,13 +73,16 @@ def show(answer: Answer) -> None:
         " Each number is a search of its own."
     )
     if any(point is None for point in known):
-        if not st.button(
+        place = st.empty()
+        if not place.button(
             f"Search {counts[0]:,} to {counts[-1]:,} GPUs", icon=":material/play_arrow:", key="alternatives_search"
         ):
             return
-        place = st.empty()
         for done, number in enumerate(counts):
-            place.progress(done / len(counts), f"Searching {number:,} GPUs: {done} of {len(counts)} numbers are done.")
+            points = [point for point in map(partial(_known, answer), counts) if point is not None]
+            with place.container():
+                st.progress(done / len(counts), f"Searching {number:,} GPUs: {done} of {len(counts)} numbers are done.")
+                _draw(points, f"_{done}")
             find_point(answer, number)
         place.empty()
     _draw([find_point(answer, number) for number in counts])
@@ -90,14 +94,15 @@ def _known(answer: Answer, devices: int) -> Point | None:
     return _points.get((answer.question, devices))
 
 
-def _draw(points: Sequence[Point]) -> None:
+def _draw(points: Sequence[Point], suffix: str = "") -> None:
+    """``suffix``: of the figures' keys, which a run of the page may use once."""
     left, right = st.columns(2, gap="large")
     with left:
         st.subheader("What they give together", anchor=False)
-        chart(charts.scaling(points), "scaling")
+        chart(charts.scaling(points), f"scaling{suffix}")
     with right:
         st.subheader("What the run takes", anchor=False)
-        chart(charts.run_cost(points), "run_cost")
+        chart(charts.run_cost(points), f"run_cost{suffix}")
     found = [point for point in points if point.plan is not None]
     answers = [point.answer for point in found]
     table = {
