@@ -13,7 +13,6 @@ import numpy as np
 
 from costmodel.collectives import Network
 from costmodel.columns import distinct_rows, take_rows
-from costmodel.frozen import estimate_ahead_s
 from costmodel.grouptraffic import GroupTraffic, Passes, PassKind
 from costmodel.layouts import BoolColumn, Column, IntColumn, Layouts
 from costmodel.ops import Setting
@@ -102,11 +101,11 @@ def estimate_gather_jitter(setting: Setting, layouts: Layouts) -> Column:
 
 
 def estimate_rank_passes(
-    setting: Setting, network: Network, layouts: Layouts, rank: IntColumn, forward_s: Column, backward_s: Column
+    setting: Setting, layouts: Layouts, rank: IntColumn, forward_s: Column, backward_s: Column, frozen_s: Column
 ) -> RankPasses:
-    """[n, S] seconds of one micro-batch, as given, and how often stage 3 gathers: for each forward and each backward.
-    Where a pipeline defers what it can, for the forwards before the first backward, then once and for all - or as the
-    schedule's runs of one stage need.
+    """[n, S] seconds of one micro-batch and [n] of frozen parts before all, as given; how often stage 3 gathers: for
+    each forward and each backward. Where a pipeline defers what it can, for the forwards before the first backward,
+    then once and for all - or as the schedule's runs of one stage need.
     """
     rules = setting.runtime.state
     m = layouts.num_microbatches[:, None].astype(np.float64)
@@ -115,8 +114,7 @@ def estimate_rank_passes(
         deferred = layouts.pp[:, None] > 1
         before, after = estimate_gathers(layouts, rank)
         gathers, regathers = np.where(deferred, before, gathers), np.where(deferred, after, regathers)
-    frozen_s = estimate_ahead_s(setting, network, layouts)[:, None]
-    return RankPasses(forward_s, backward_s, gathers, regathers, frozen_s, m)
+    return RankPasses(forward_s, backward_s, gathers, regathers, frozen_s[:, None], m)
 
 
 def estimate_state_traffic(
@@ -169,14 +167,15 @@ def expose_traffic(setting: Setting, traffic: StateTraffic, passes: RankPasses) 
 
 def estimate_step_extras(
     setting: Setting, network: Network, layouts: Layouts, params: LocalParams, rank: IntColumn, layers: Column,
-    forward_s: Column, backward_s: Column, alike: IntColumn | None = None, hiding_layers: Column | None = None,
+    forward_s: Column, backward_s: Column, frozen_s: Column, alike: IntColumn | None = None,
+    hiding_layers: Column | None = None,
 ) -> StepExtras:  # fmt: skip
     """``expose_traffic`` of ``estimate_state_traffic`` behind ``estimate_rank_passes``.
 
     ``alike``: [n] equal where rows have the same parameters, layers and groups, whatever share of the optimizer is on
     the host, so that their traffic is priced once; None: each row is priced.
     """
-    passes = estimate_rank_passes(setting, network, layouts, rank, forward_s, backward_s)
+    passes = estimate_rank_passes(setting, layouts, rank, forward_s, backward_s, frozen_s)
     if alike is None:
         traffic = estimate_state_traffic(setting, network, layouts, params, layers, hiding_layers)
         return expose_traffic(setting, traffic, passes)

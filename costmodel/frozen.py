@@ -10,9 +10,10 @@ Source: Tian et al. 2024, "DiffusionPipe", section 5. Leaves out: what pieces of
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from costmodel.collectives import Network, estimate_collective_s
 from costmodel.layers import distinct_splits, estimate_layer_costs
@@ -27,27 +28,42 @@ PIECES = 8
 """Pieces of one part, at most: runs of its layers that each fit into a bubble as a whole."""
 
 
-def estimate_piece_s(setting: Setting, network: Network, layouts: Layouts) -> Column:
-    """[n, pieces] seconds of each piece for one micro-batch on a pipeline rank, parts one after the other."""
-    return _forward_s(setting, network, _beside(layouts, layouts.tp, layouts.micro_batch_size))
+@dataclass(frozen=True)
+class FrozenSeconds:
+    """``ahead_s``: [n] seconds of all parts before the passes, 0 in rows that fill bubbles. ``piece_s``: [n, pieces]
+    seconds of each piece for one micro-batch on a pipeline rank, parts one after the other; 0 in the other rows.
+    """
+
+    ahead_s: Column
+    piece_s: Column
+
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> FrozenSeconds:
+        return FrozenSeconds(self.ahead_s[rows], self.piece_s[rows])
 
 
-def estimate_ahead_s(setting: Setting, network: Network, layouts: Layouts) -> Column:
-    """[n] seconds before the passes where bubbles are left empty; 0 where they are filled.
+def estimate_frozen_s(setting: Setting, network: Network, layouts: Layouts) -> FrozenSeconds:
+    """When and how long frozen parts run; of a model without any nothing."""
+    if not setting.model.frozen_parts:
+        return FrozenSeconds(np.zeros(len(layouts)), np.zeros((len(layouts), 0)))
+    filled = layouts.frozen_fill > 0
+    piece_s = _forward_s(setting, network, _beside(layouts, layouts.tp, layouts.micro_batch_size))
+    return FrozenSeconds(np.where(filled, 0.0, _ahead_s(setting, network, layouts)), piece_s * filled[:, None])
+
+
+def _ahead_s(setting: Setting, network: Network, layouts: Layouts) -> Column:
+    """[n] seconds before the passes.
 
     A replica's m · b sequences go to its pp · tp · cp devices, in rounds of b at most; the last round's outputs go to
     the first stage, earlier ones travel while later rounds run.
     """
-    if not setting.model.frozen_parts:
-        return np.zeros(len(layouts))
-    devices, size = _devices(layouts), layouts.micro_batch_size
+    devices, size = layouts.pp * layouts.tp * layouts.cp, layouts.micro_batch_size
     own = -(-layouts.num_microbatches * size // devices)
     batch = np.minimum(own, size)
     round_s = _forward_s(setting, network, _beside(layouts, np.ones_like(layouts.tp), batch)).sum(axis=1)
     stride = np.where(layouts.pp > 1, layouts.stride("pp"), 1)
     sent_bytes = batch * output_bytes(setting)
     send_s = estimate_collective_s(network, "p2p", sent_bytes, np.minimum(devices, 2), stride)
-    return np.where(layouts.frozen_fill > 0, 0.0, -(-own // batch) * round_s + send_s)
+    return np.asarray(-(-own // batch) * round_s + send_s)
 
 
 def estimate_param_bytes(setting: Setting, layouts: Layouts) -> Column:
@@ -81,11 +97,6 @@ def output_bytes(setting: Setting) -> float:
     """Bytes of all parts' outputs for one sequence."""
     elements = sum(part.seq_len * part.model.hidden_size for part in setting.model.frozen_parts)
     return setting.activation_bytes * elements
-
-
-def _devices(layouts: Layouts) -> IntColumn:
-    """[n] devices of one replica."""
-    return np.asarray(layouts.pp * layouts.tp * layouts.cp)
 
 
 def _beside(layouts: Layouts, tp: IntColumn, batch: IntColumn) -> Layouts:

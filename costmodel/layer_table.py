@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from costmodel.collectives import Network
 from costmodel.dataparallel import estimate_gather_jitter
-from costmodel.frozen import estimate_piece_s
+from costmodel.frozen import FrozenSeconds, estimate_frozen_s
 from costmodel.layers import LayerCosts, distinct_splits, estimate_layer_costs
 from costmodel.layouts import Column, Layouts
 from costmodel.ops import Setting
@@ -24,16 +24,21 @@ JITTER_STD = 0.003
 
 @dataclass(frozen=True)
 class PricedLayers:
-    """The layer table of some layouts: distinct costs, and each row's index among them."""
+    """The layer table of some layouts: distinct costs, each row's index among them, and its frozen parts."""
 
     setting: Setting
     network: Network
     layouts: Layouts
     costs: LayerCosts
     index: NDArray[np.intp]
+    frozen: FrozenSeconds
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> PricedLayers:
-        return PricedLayers(self.setting, self.network, self.layouts.take(rows), self.costs, self.index[rows])
+        return self.of(self.layouts.take(rows), rows)
+
+    def of(self, layouts: Layouts, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> PricedLayers:
+        """``layouts`` that differ from ``rows`` of this table in nothing that it depends on."""
+        return PricedLayers(self.setting, self.network, layouts, self.costs, self.index[rows], self.frozen.take(rows))
 
     @cached_property
     def forward(self) -> Column:
@@ -71,13 +76,6 @@ class PricedLayers:
         return estimate_vocabulary_traffic(self.setting, self.network, self.layouts)
 
     @cached_property
-    def frozen_s(self) -> Column:
-        """[n, pieces] seconds of each piece of the frozen parts for one micro-batch on a pipeline rank; 0 in rows that
-        run them before the passes."""
-        pieces_s = estimate_piece_s(self.setting, self.network, self.layouts)
-        return np.asarray(pieces_s * (self.layouts.frozen_fill > 0)[:, None])
-
-    @cached_property
     def contention(self) -> Column:
         """[n] how many ranks share one processor core, at least 1; 1 on devices of their own."""
         cores = self.setting.shared_cores
@@ -96,4 +94,5 @@ class PricedLayers:
 def price_layers(setting: Setting, network: Network, layouts: Layouts) -> PricedLayers:
     """Lower and price each distinct combination of degrees once."""
     split, index = distinct_splits(layouts, setting.workload.seq_len)
-    return PricedLayers(setting, network, layouts, estimate_layer_costs(setting, network, split), index)
+    costs, frozen = estimate_layer_costs(setting, network, split), estimate_frozen_s(setting, network, layouts)
+    return PricedLayers(setting, network, layouts, costs, index, frozen)

@@ -165,7 +165,9 @@ def price_pipeline(layers: PricedLayers, assignment: Assignment, kept: KeptBytes
     rows = PipelineRows(
         makespan_s=share_cores(layers, assignment, work, makespan_s),
         real=assignment.multiplicity > 0,
-        passes=estimate_rank_passes(setting, layers.network, layouts, assignment.rank, work.forward_s, work.backward_s),
+        passes=estimate_rank_passes(
+            setting, layouts, assignment.rank, work.forward_s, work.backward_s, layers.frozen.ahead_s
+        ),
         claim_bytes=held.claim_bytes,
         host_bytes=held.host_bytes,
         nvme_bytes=held.kept.nvme,

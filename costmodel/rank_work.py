@@ -58,7 +58,7 @@ def sum_work(layers: PricedLayers, assignment: Assignment) -> RankWork:
 def mean_busy_s(layers: PricedLayers, assignment: Assignment, work: RankWork) -> Column:
     """[n] seconds that the mean rank is busy in the passes of a step, frozen parts in its bubbles among them."""
     passes_s = (work.forward_pass_s + work.backward_pass_s) * assignment.multiplicity
-    one_microbatch_s = passes_s.sum(axis=1) + layers.frozen_s.sum(axis=1)
+    one_microbatch_s = passes_s.sum(axis=1) + layers.frozen.piece_s.sum(axis=1)
     return np.asarray(one_microbatch_s * layers.layouts.num_microbatches / layers.layouts.pp)
 
 

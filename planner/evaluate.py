@@ -159,7 +159,7 @@ def stage_times(layers: PricedLayers, placement: Placement, problem: Problem, se
         recompute_s=np.tile(recompute_s, copies),
         edge_s=float(layers.edge_s[0]) if sends else 0.0,
         vocab=None if ends else vocabulary_times(layers, sends),
-        frozen=FrozenTimes(layers.frozen_s[0]) if placement.layout.frozen_fill else None,
+        frozen=FrozenTimes(layers.frozen.piece_s[0]) if placement.layout.frozen_fill else None,
     )
 
 

@@ -93,7 +93,7 @@ def estimate_breakdown(evaluated: Evaluated) -> dict[str, float]:
     terms["optimizer_offload"] = (float(extras.offload_exposed_s[0, last]), float(extras.offload_total_s[0, last]))
     filled = simulate(evaluated.schedule, times).makespan_s if order is not evaluated.schedule else alone
     frozen_s = float(extras.frozen_s[0, last])
-    in_bubbles_s = m * float(layers.frozen_s[0].sum()) / evaluated.placement.layout.pp
+    in_bubbles_s = m * float(layers.frozen.piece_s[0].sum()) / evaluated.placement.layout.pp
     terms["frozen"] = (frozen_s + filled - alone, frozen_s + max(in_bubbles_s, filled - alone))
     waited = (evaluated.simulation.makespan_s - filled) + (float(layers.contention[0]) - 1.0) * float(
         extras.exposed_s[0, last]

@@ -145,7 +145,7 @@ def estimate_passes_floor_s(
     round_trip = trip + count_crossings(layouts) * layers.edge_s + m * work / p - ahead * forward_s / p
     pipeline = np.maximum(pipeline, np.where(p > 1.0, round_trip, 0.0))
     if layers.setting.model.frozen_parts:
-        work = work + layers.frozen_s.sum(axis=1)
+        work = work + layers.frozen.piece_s.sum(axis=1)
         pipeline = np.maximum(pipeline, m * (work / p + part_s))
     if layers.setting.shared_cores is not None:
         everywhere = m * (work + p * part_s) * layouts.world_size / p
@@ -196,7 +196,7 @@ def extras_floor_s(
     ]
     extras = estimate_step_extras(
         layers.setting, layers.network, layers.layouts, params, assignment.rank, fewest_layers(layers, kinds),
-        forward_s, backward_s, alike, hiding_layers=most,
+        forward_s, backward_s, layers.frozen.ahead_s, alike, hiding_layers=most,
     )  # fmt: skip
     return np.asarray(extras.exposed_s[:, 0])
 

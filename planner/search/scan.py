@@ -47,8 +47,7 @@ class PricedSpace:
 
     def take(self, numbers: Rows) -> PricedLayers:
         """The layer table of some layouts."""
-        index = self.outer.index[self.space.outer_of(numbers)]
-        return PricedLayers(self.outer.setting, self.outer.network, self.space.take(numbers), self.outer.costs, index)
+        return self.outer.of(self.space.take(numbers), self.space.outer_of(numbers))
 
     def price_uniform(self, numbers: Rows, policy: int) -> RowPrices:
         """Price of some layouts with one policy for every layer: what an outer row fixes is priced once for all its

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from costmodel.frozen import estimate_frozen_s
 from costmodel.layer_table import PricedLayers
 from costmodel.layers import LayerCosts, distinct_splits, estimate_layer_costs
 from costmodel.layouts import Layouts
@@ -29,4 +30,5 @@ class LayerTables:
         key = (setting.model, machine, workload, setting.runtime, degrees, layout.sequence_parallel)
         if key not in self.known:
             self.known[key] = estimate_layer_costs(setting, problem.network, split)
-        return PricedLayers(setting, problem.network, layouts, self.known[key], index)
+        frozen = estimate_frozen_s(setting, problem.network, layouts)
+        return PricedLayers(setting, problem.network, layouts, self.known[key], index, frozen)

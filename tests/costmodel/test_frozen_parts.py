@@ -80,11 +80,11 @@ def test_it_lengthens_the_step_by_its_own_time() -> None:
 def test_pieces_sum_to_the_forward_of_all_layers() -> None:
     layouts = rows(Layout(pp=4, dp_replicate=4, num_microbatches=8, frozen_fill=True))
     layers = price_layers(SETTING, PROBLEM.network, layouts)
-    assert layers.frozen_s.shape == (1, PIECES)
+    assert layers.frozen.piece_s.shape == (1, PIECES)
     before = priced(pp=4, dp_replicate=4, num_microbatches=8)
-    assert float(before.layers.frozen_s.sum()) == 0.0
+    assert float(before.layers.frozen.piece_s.sum()) == 0.0
     # Two of its eight micro-batches on each rank, and the way of one output to the first.
-    assert float(before.extras.frozen_s[0, 0]) == pytest.approx(2.0 * float(layers.frozen_s.sum()), rel=0.02)
+    assert float(before.extras.frozen_s[0, 0]) == pytest.approx(2.0 * float(layers.frozen.piece_s.sum()), rel=0.02)
 
 
 def test_the_first_stage_holds_the_outputs() -> None:

@@ -43,7 +43,8 @@ def estimate_after_s(rows: MixedRows, policies: tuple[int, ...]) -> Column:
         fewest = fewest_layers(table, problem.kinds, shift=all_layers)
         extras = estimate_step_extras(
             table.setting, table.network, rows.layouts, params, assignment.rank, fewest,
-            forward_s[:, None], backward_s[:, None], hiding_layers=np.full((len(rows), 1), all_layers),
+            forward_s[:, None], backward_s[:, None], table.frozen.ahead_s,
+            hiding_layers=np.full((len(rows), 1), all_layers),
         )  # fmt: skip
         after.append(extras.exposed_s[:, 0])
     return np.asarray(np.min(after, axis=0))

@@ -313,7 +313,7 @@ def _best_of_ranges(
     weight_s = table["weight_grad_s"]
     times = (table["forward_s"], np.maximum(table["backward_s"] - weight_s, 0.0), weight_s)
     cores = cores_per_pipeline(problem, _placement(layers, groups, *rows[0]))
-    frozen = FrozenTimes(layers.frozen_s[0]) if layers.layouts.frozen_fill[0] else None
+    frozen = FrozenTimes(layers.frozen.piece_s[0]) if layers.layouts.frozen_fill[0] else None
     makespan_s = _makespans_s(layers, StageTimes(*times, edge_s=float(layers.edge_s[0]), frozen=frozen), cores)
     step_s = (makespan_s + table["extras_s"].max(axis=1) * layers.contention[0]) * (1.0 + layers.jitter[0])
     first = int(step_s.argmin())

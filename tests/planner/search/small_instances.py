@@ -172,7 +172,7 @@ def price_space(request: Request) -> tuple[Problem, PricedLayers]:
         rows, shares = ShareSizes(request, pinned, policies, budget_bytes).of(held)
         sized = replace(layers.layouts.take(rows), optimizer_offload=shares)
         layouts = Layouts.concatenate([layers.layouts, sized])
-        layers = replace(layers, layouts=layouts, index=np.concatenate([layers.index, layers.index[rows]]))
+        layers = layers.of(layouts, np.concatenate([np.arange(len(layers.layouts)), rows]))
     return problem, layers
 
 
