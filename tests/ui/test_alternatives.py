@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from opened import opened
 from streamlit.testing.v1 import AppTest
+
+from planner.sensitivity import CHANGES
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "cluster.toml"
 SMALL = {"model": "llama-3.1-8b", "gpus": "8", "global_batch_size": "32"}
@@ -79,10 +82,20 @@ def test_sliders_answer_at_once() -> None:
     assert "no longer fits" in words(app)
 
 
+def test_who_would_win_is_searched_when_asked() -> None:
+    app = shown(model="tiny", gpu="cpu", gpus="2", global_batch_size="", alternatives_tab="Another machine")
+    assert not app.table
+    app.button(key="alternatives_sweep").click().run()
+    assert not app.exception
+    (table,) = [table.value for table in app.table]
+    assert len(table) == len(CHANGES)
+    assert set(table["if"]) == {f"{figure.replace('_', ' ')} × {factor:g}" for figure, factor in CHANGES}
+
+
 def test_nodes_of_several_kinds_say_what_is_not_available() -> None:
-    text = EXAMPLE.read_text(encoding="utf-8")
-    app = shown(cluster=text, global_batch_size="256")
+    text = re.sub(r"num_nodes = \d+", "num_nodes = 1", EXAMPLE.read_text(encoding="utf-8"))
+    app = shown(cluster=text, global_batch_size="64")
     assert "several kinds of node" in words(app)
     assert not app.get("plotly_chart")
-    app = shown(cluster=text, global_batch_size="256", alternatives_tab="More or fewer GPUs")
+    app = shown(cluster=text, global_batch_size="64", alternatives_tab="More or fewer GPUs")
     assert "planned whole" in words(app)

@@ -61,7 +61,7 @@ def _sliders(answer: Answer) -> None:
     share = changed.step_time_s / base.step_time_s - 1.0
     left, middle, right = st.columns(3)
     left.metric(
-        "Step", seconds(changed.step_time_s), f"{share:+.1%}" if abs(share) >= 5e-4 else "as it is",
+        "Step", seconds(changed.step_time_s), _change(share) or "as it is",
         delta_color="inverse" if abs(share) >= 5e-4 else "off", border=True,
         delta_arrow="auto" if abs(share) >= 5e-4 else "off",
     )  # fmt: skip
@@ -85,23 +85,29 @@ def _winners(answer: Answer) -> None:
     found = _sweeps.get(answer.question)
     if found is None:
         st.caption("The whole space is searched again under each of a dozen changes.")
-        if not st.button("Search under each change", icon=":material/play_arrow:", key="alternatives_sweep"):
+        place = st.empty()
+        if not place.button("Search under each change", icon=":material/play_arrow:", key="alternatives_sweep"):
             return
-        with st.spinner("Searching under each change …"):
+        with place, st.spinner("Searching under each change …"):
             found = _sweeps.of(answer.question, lambda: sweep(answer.plan))
+        place.empty()
     asked, base_s = answer.request.fit_probability, found.base.step_time_s
     st.table(
         {
             "if": [f"{one.figure.replace('_', ' ')} × {one.factor:g}" for one in found.outcomes],
-            "step of this plan": [
-                f"{seconds(one.plan.step_time_s)} ({one.plan.step_time_s / base_s - 1:+.1%})" for one in found.outcomes
-            ],
+            "step of this plan": [seconds(one.plan.step_time_s) for one in found.outcomes],
+            "change": [_change(one.plan.step_time_s / base_s - 1.0) for one in found.outcomes],
             "P(fits)": [percent(one.plan.fits_probability) for one in found.outcomes],
             "best then": [_best_then(one, asked) for one in found.outcomes],
         },
         border="horizontal",
         hide_index=True,
     )  # fmt: skip
+
+
+def _change(share: float) -> str:
+    """``+6.3%``; empty where it rounds to nothing."""
+    return f"{share:+.1%}" if abs(share) >= 5e-4 else ""
 
 
 def _best_then(one: Outcome, fit_probability: float) -> str:
