@@ -8,7 +8,7 @@ from costmodel.even_split import even_split
 from costmodel.layouts import POLICIES
 from costmodel.schedules import SCHEDULES
 from costmodel.schema.errors import Infeasible, InvalidSpec
-from costmodel.schema.layout import Layout
+from costmodel.schema.layout import AXES, Layout
 from costmodel.schema.plan import Certificate, Plan
 from planner.assemble import build_plan
 from planner.evaluate import evaluate
@@ -17,7 +17,7 @@ from planner.placement import Placement
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.frozen import check_frozen
-from planner.search.rules import can_interleave, can_split_vocabulary, divisors, head_limits
+from planner.search.rules import can_interleave, can_split_vocabulary, divisors, head_limits, same_pipelines
 from planner.spread import with_spread
 
 
@@ -128,6 +128,12 @@ def _check_splits(request: Request, layout: Layout) -> None:
     experts_over = layout.ep * layout.etp
     if experts_over > 1 and not limits.experts:
         raise InvalidSpec(f"ep {layout.ep} · etp {layout.etp}: {request.model.name} has no experts", "leave both at 1")
+    if limits.experts and layout.order != AXES and not same_pipelines(experts_over, layout.tp * layout.cp):
+        raise InvalidSpec(
+            f"order {','.join(layout.order)}: with pipelines inside data parallelism the experts' mesh must take as"
+            f" many ranks as the other: ep {layout.ep} · etp {layout.etp} is not tp {layout.tp} · cp {layout.cp}",
+            "take the default order",
+        )
     if limits.experts % layout.ep:
         raise InvalidSpec(f"ep {layout.ep} does not divide the {limits.experts} experts of {request.model.name}")
 

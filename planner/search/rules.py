@@ -218,12 +218,24 @@ def order_choice(request: Request) -> Choice:
     """Data parallel outermost is a layout of its own only where pipeline neighbours could share a node."""
     levels = request.cluster.levels
     inner = int(levels[0].size) if len(levels) <= 2 else request.cluster.num_devices
+    experts = head_limits(request).experts > 0
 
     def legal(t: Table) -> NDArray[np.bool_]:
         both = (t["pp"] > 1) & (t["dp"] > 1)
-        return np.asarray((t["order"] == 0) | (both & (t["tp"] * t["cp_ring"] * t["cp_ulysses"] < inner)))
+        near = t["tp"] * t["cp_ring"] * t["cp_ulysses"]
+        alike = same_pipelines(t["etp"] * t["ep"], near) if experts else True
+        return np.asarray((t["order"] == 0) | (both & (near < inner) & alike))
 
     return "order", (0, 1), legal
+
+
+def same_pipelines(expert_ranks: Any, near_ranks: Any) -> Any:
+    """Whether etp · ep lets pipelines lie inside data parallelism: only where it equals tp · cp do the experts' mesh
+    and the other one step from stage to stage alike.
+
+    Source: Megatron-LM, core/parallel_state.py, which refuses other meshes.
+    """
+    return expert_ranks == near_ranks
 
 
 def shard_choice(request: Request) -> Choice:

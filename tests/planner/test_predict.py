@@ -95,6 +95,15 @@ def test_degrees_that_do_not_divide_the_model_are_refused(degrees: dict[str, int
     assert all(word in str(refused.value) for word in words)
 
 
+def test_pipelines_inside_data_parallelism_need_experts_on_the_same_ranks() -> None:
+    request = build_catalog_request("mixtral-8x7b", 16, runtime="megatron", global_batch_size=64)
+    order = ("tp", "cp_ulysses", "cp_ring", "pp", "dp_shard", "dp_replicate")
+    degrees = {"tp": 2, "pp": 2, "dp_shard": 4, "num_microbatches": 16, "zero_stage": 1, "order": order}
+    with pytest.raises(InvalidSpec, match=r"ep 4 · etp 1 is not tp 2 · cp 1"):
+        predict_plan(request, Layout(**degrees, ep=4), "1f1b")
+    assert predict_plan(request, Layout(**degrees, ep=2), "1f1b").layout.edp == 4
+
+
 def test_what_a_runtime_does_not_do_yet_is_priced_and_said() -> None:
     request = build_catalog_request("llama-8b", 8, global_batch_size=64)
     plan = predict_plan(request, Layout(cp_ring=2, dp_shard=4, num_microbatches=16, zero_stage=3), "1f1b", "full")

@@ -7,7 +7,10 @@ import pytest
 from planned import CLUSTER, count_boxes, planned
 
 from costmodel.layouts import Layouts
+from costmodel.schema.layout import AXES
 from costmodel.schema.plan import Plan
+from planner.request import build_request
+from planner.search.space import enumerate_layouts
 from ui import charts
 from ui.figures.mesh import axes_of, coordinates, group_of, level_between, nodes_of
 from ui.figures.packing import pack_cluster
@@ -29,6 +32,20 @@ def test_ranks_stand_on_each_axis_as_they_are_priced(dense: Plan) -> None:
     for axis, places in coordinates(dense.layout).items():
         if axis in dense.layout.order:
             assert places.tolist() == (ranks // row.stride(axis)[0] % getattr(dense.layout, axis)).tolist()
+
+
+@pytest.mark.parametrize(("model", "gpus"), [("llama-8b", 16), ("mixtral-8x7b", 16)])
+def test_every_group_of_the_space_lies_at_the_stride_that_is_priced(model: str, gpus: int) -> None:
+    request = build_request(model, gpus, runtime="megatron", seq_len=4096, global_batch_size=64)
+    layouts = enumerate_layouts(request)
+    columns = [getattr(layouts, axis) for axis in (*AXES, "ep", "etp", "order")]
+    _, rows = np.unique(np.stack(columns), axis=1, return_index=True)
+    assert 1 in layouts.order[rows]
+    for row in rows:
+        layout, one = layouts.row(int(row)), layouts.take(np.array([row]))
+        for axis in axes_of(layout):
+            stride = one.stride(axis)[0]
+            assert group_of(layout, axis).tolist() == [stride * place for place in range(getattr(layout, axis))]
 
 
 def test_groups_of_an_axis_share_out_all_ranks(experts: Plan) -> None:

@@ -38,6 +38,7 @@ def check_rows(request: Request) -> None:
                 assert not (block.num_heads % (one.tp * one.cp_ulysses)).any()
             if hasattr(block, "num_experts"):
                 assert not (block.num_experts % one.ep).any()
+                assert ((one.order == 0) | (one.etp * one.ep == one.tp * one.cp)).all()
     assert (one.pp * one.vpp <= request.model.num_layers).all()
     assert len(np.unique(as_rows(one), axis=0)) == len(one)
     runtime = request.runtime
