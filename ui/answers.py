@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from threading import Lock
 
 from costmodel.schema.plan import Plan
 from planner.decisions.question import Question as RunQuestion
@@ -15,9 +13,10 @@ from planner.request import Request
 from planner.search.find import find_plan
 from planner.search.run import Progress
 from ui.question import Question
+from ui.remembered import Remembered
 
 REMEMBERED = 64
-"""Answers kept; the one not asked for longest goes first."""
+"""Answers kept."""
 
 
 @dataclass(frozen=True)
@@ -38,27 +37,20 @@ class Answer:
         return run_question(self.question)
 
 
-_answers: OrderedDict[Question, Answer] = OrderedDict()
-_lock = Lock()
+_answers: Remembered[Question, Answer] = Remembered(REMEMBERED)
 
 
 def find_answer(question: Question, request: Request, on_progress: Callable[[Progress], None] | None = None) -> Answer:
     """The plan of a question. Raises what ``find_plan`` and ``build_question`` raise; that is not remembered."""
-    with _lock:
-        known = _answers.get(question)
-        if known is not None:
-            _answers.move_to_end(question)
-            return known
+    return _answers.of(question, lambda: _search(question, request, on_progress))
+
+
+def _search(question: Question, request: Request, on_progress: Callable[[Progress], None] | None) -> Answer:
     run = run_question(question)
     simulated_s: dict[int, float] = {}
     plan = find_plan(request, on_progress, lambda outcome: simulated_s.update(outcome.tabled_steps_s))
     trained = plan.model_copy(update={"training": estimate_training(plan, run)})
-    answer = Answer(question, request, trained, simulated_s)
-    with _lock:
-        _answers[question] = answer
-        while len(_answers) > REMEMBERED:
-            _answers.popitem(last=False)
-    return answer
+    return Answer(question, request, trained, simulated_s)
 
 
 def run_question(question: Question) -> RunQuestion:
