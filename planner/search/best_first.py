@@ -23,6 +23,9 @@ FAR = 4.0
 SECOND_LOOK = 2000
 """Layouts that are priced under uniform policies once tight bounds are known."""
 
+FIRST_TIGHTENED = 4096
+"""Layouts of which tight bounds are known before the others': what looks best among them is the next incumbent."""
+
 REFINED = 32
 """Layouts of which every split is simulated, at most."""
 
@@ -77,17 +80,21 @@ def _place_one(run: Run, found: Found, number: int) -> None:
 
 def _best_first(run: Run, scan: Scan, found: Found) -> None:
     """Evaluate seeds first, sharpen the bounds against what they reached, then go by bounds."""
-    outcome, problem = run.outcome, run.problem
+    outcome = run.outcome
+    reach_s = run.best_s
     if len(found.numbers):
         uniform = _place_seeds(run, found)
         others = other_schedules(run.priced, uniform, found.numbers, run.policies, run.budget)
         for number in others:
             _place_one(run, found, number)
+        if run.best_s < np.inf:
+            first = _tightened(run, found.first(FIRST_TIGHTENED), run.best_s)
+            _look_again(run, first)
+            found = Found.join([first, found.take(np.arange(len(first.numbers), len(found.numbers)))])
         # With no incumbent yet, far above what any layout could take: memory alone then decides.
         reach_s = run.best_s if run.best_s < np.inf else FAR * float(np.max(uniform.step_time_s))
-        if not problem.pinned.lengths:
-            found = _tightened(run, found, reach_s)
-        _look_again(run, found)
+    found = _tightened(run, _with_shares(run, scan, found, reach_s), reach_s)
+    _look_again(run, found)
     outcome.near = found.numbers[np.isfinite(found.bounds)].tolist()
     placed = np.isin(found.numbers, list(run.done))
     never = int((~np.isfinite(found.bounds) & ~placed).sum())
@@ -125,9 +132,20 @@ def _look_again(run: Run, found: Found) -> None:
             _place_one(run, found, number)
 
 
+def _with_shares(run: Run, scan: Scan, found: Found, reach_s: float) -> Found:
+    """The layouts with what is left of shares of the optimizer on the host, sized where the passes alone may be done
+    within ``reach_s`` with all of it there; where they may not, that layout is out too."""
+    hosted = _tightened(run, Found.join(scan.hosted).within(reach_s), reach_s)
+    late = np.isin(found.numbers, hosted.numbers[hosted.bounds == np.inf])
+    found = Found(found.numbers, np.where(late, np.inf, found.bounds), found.after_s)
+    return Found.join([found, scan.size_shares(hosted.within(reach_s), reach_s)])
+
+
 def _tightened(run: Run, found: Found, reach_s: float) -> Found:
     """The layouts with tight bounds where their floor is below ``reach_s``, by ascending bound."""
     near = np.flatnonzero(found.bounds < reach_s)
+    if run.problem.pinned.lengths or not len(near):
+        return found
     bounds = found.bounds.copy()
     layers = run.priced.take(found.numbers[near])
     bounds[near] = tighten(
@@ -137,17 +155,27 @@ def _tightened(run: Run, found: Found, reach_s: float) -> Found:
 
 
 def _place_by_bound(run: Run, found: Found) -> Column:
-    """Place families in the order of their bounds as long as they could beat the incumbent; bounds of what is left."""
+    """Place families in the order of their bounds as long as they could beat the incumbent, its own family first: what
+    differs from the answer in its state alone is often as good. The bounds of what is left."""
     # The incumbent only gets better: layouts beyond it now are never looked at.
     some = found.within(run.best_s)
-    family = family_of_rows(run.priced.take(some.numbers))
-    waiting = np.ones(len(found.numbers), bool)
-    while waiting.any():
-        first = int(waiting.argmax())
-        if found.bounds[first] >= run.to_beat_s or run.is_over():
-            break
-        alike = waiting[: len(family)] & (family == family[first])
-        members = np.flatnonzero(alike & (some.bounds < run.best_s))[:MEMBERS]
-        run.evaluate(found.take(members))
-        waiting[members] = False
+    steps_s = run.outcome.steps_s
+    answer = min(steps_s, key=lambda number: steps_s[number], default=-1)
+    *family, own = family_of_rows(run.priced.take(np.append(some.numbers, max(answer, 0)))).tolist()
+    families, waiting = np.array(family, np.intp), np.ones(len(found.numbers), bool)
+
+    def place(alike: int) -> None:
+        members = waiting[: len(families)] & (families == alike) & (some.bounds < run.best_s)
+        if members.any():
+            run.evaluate(found.take(np.flatnonzero(members)[:MEMBERS]))
+            waiting[np.flatnonzero(members)[:MEMBERS]] = False
+
+    def settled() -> bool:
+        first_s = found.bounds[waiting.argmax()] if waiting.any() else np.inf
+        return bool(first_s >= run.to_beat_s) or run.is_over()
+
+    if answer >= 0 and not settled():
+        place(own)
+    while not settled():
+        place(int(families[waiting.argmax()]))
     return found.bounds[waiting]

@@ -14,14 +14,7 @@ from costmodel.dataparallel import estimate_step_extras
 from costmodel.layer_table import PricedLayers
 from costmodel.layouts import Assignment, Column, IntColumn, Layouts
 from costmodel.memory import estimate_claim_bytes, estimate_communicator_bytes
-from costmodel.pipeline import (
-    count_barriers,
-    count_copies,
-    count_crossings,
-    estimate_in_flight,
-    estimate_least_in_flight,
-    splits_backward,
-)
+from costmodel.pipeline import INTERLEAVED, count_barriers, count_copies, estimate_in_flight, estimate_least_in_flight
 from costmodel.state import LocalParams, estimate_local_params, estimate_state_bytes
 
 MAX_SHIFT = 6
@@ -38,21 +31,22 @@ def mean_rank(layers: PricedLayers, kinds: list[int], num_kinds: int, policy: in
     return Assignment(counts, _least_rank(layers.layouts), layers.layouts.pp[:, None], neither, neither)
 
 
+def end_ranks(layouts: Layouts) -> IntColumn:
+    """[n, 3] the first rank, the one in the middle and the last: those that may keep most, or least."""
+    return np.stack([np.zeros_like(layouts.pp), layouts.pp // 2, layouts.pp - 1], axis=1)
+
+
 def _least_rank(layouts: Layouts) -> IntColumn:
     """[n, 1] the rank that keeps least: forms fall or rise with the rank, or towards the middle."""
-    ranks = np.stack([np.zeros_like(layouts.pp), layouts.pp // 2, layouts.pp - 1], axis=1)
+    ranks = end_ranks(layouts)
     least = estimate_in_flight(layouts, ranks).argmin(axis=1)
     return np.take_along_axis(ranks, least[:, None], axis=1)
 
 
-def estimate_kept_floor_bytes(
-    layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...]
-) -> Column:
-    """[n] the activations' part of the memory floor, which does not depend on how state is split."""
-    kept = layers.costs.saved_bytes[:, :num_kinds][:, :, list(policies)].min(axis=2)
-    number = np.bincount(kinds, minlength=num_kinds)
-    kept_at_once = least_in_flight(layers.layouts) * least_evenness(layers, len(kinds), num_kinds)
-    return np.asarray(kept_at_once * (kept @ number)[layers.index] / layers.layouts.pp)
+def kept_share(layers: PricedLayers, num_layers: int, num_kinds: int) -> Column:
+    """[n] what the mean rank keeps at once at least, as a multiple of what a micro-batch keeps in all layers."""
+    at_once = least_in_flight(layers.layouts) * least_evenness(layers, num_layers, num_kinds)
+    return np.asarray(at_once / layers.layouts.pp)
 
 
 def mean_state_bytes(layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...]) -> Column:
@@ -66,91 +60,48 @@ def mean_state_bytes(layers: PricedLayers, kinds: list[int], num_kinds: int, pol
     return estimate_claim_bytes(layers.setting, static, state.gathered[:, 0])
 
 
-def most_in_flight(layouts: Layouts) -> Column:
-    """[n] micro-batches of all of a rank's layers of one copy that any rank keeps at most."""
-    ranks = np.stack([np.zeros_like(layouts.pp), layouts.pp // 2, layouts.pp - 1], axis=1)
-    return np.asarray(estimate_in_flight(layouts, ranks).max(axis=1))
-
-
 def least_in_flight(layouts: Layouts) -> Column:
     """[n] micro-batches of all of a rank's layers of one copy that any rank keeps at least."""
-    ranks = np.stack([np.zeros_like(layouts.pp), layouts.pp // 2, layouts.pp - 1], axis=1)
-    return np.asarray(estimate_least_in_flight(layouts, ranks).min(axis=1))
+    return np.asarray(estimate_least_in_flight(layouts, end_ranks(layouts)).min(axis=1))
 
 
 def least_evenness(layers: PricedLayers, num_layers: int, num_kinds: int) -> Column:
     """[n] what a rank keeps at least, as a share of what it would were its stages equally long: shortest over longest.
 
-    Were every stage as short as the shortest, each would still be alive as often.
+    Were every stage as short as the shortest, each would still be alive as often. Interleaved, the last rank keeps
+    least: a whole round of all chunks but the last, of which it keeps one micro-batch - the longest, at worst.
     """
     layouts = layers.layouts
     stages = layouts.pp * layouts.vpp
     moved = ends_in_layers(layers, num_kinds).sum(axis=1) * layers.setting.runtime.uneven_stages
-    shortest, longest = num_layers // stages - moved, -(-num_layers // stages) + moved
-    return np.where(layouts.vpp * count_copies(layouts) > 1.0, np.maximum(shortest, 0.0) / longest, 1.0)
+    shortest, longest = np.maximum(num_layers // stages - moved, 0.0), -(-num_layers // stages) + moved
+    ahead, after = _first_round(layouts), layouts.vpp - 1.0
+    weighed = (ahead * after * shortest + longest) / (after * shortest + longest)
+    interleaved = weighed / ((ahead * after + 1.0) / layouts.vpp)
+    evenness = np.where(layouts.schedule == INTERLEAVED, interleaved, shortest / longest)
+    return np.asarray(np.where(layouts.vpp * count_copies(layouts) > 1.0, evenness, 1.0))
+
+
+def interleaved_alive(layouts: Layouts, rank: IntColumn) -> Column:
+    """[n, S, v] micro-batches of every chunk that ranks [S] keep after their warm-up and a forward more, under
+    interleaved 1F1B of v chunks; the schedule as ``planner/schedules/interleaved.py`` builds it."""
+    m, p, v = (column.astype(np.float64)[:, None] for column in (layouts.num_microbatches, layouts.pp, layouts.vpp))
+    size, chunk = _first_round(layouts)[:, None], np.arange(int(layouts.vpp[0]))
+    forwards = np.minimum(m * v, 2.0 * (p - rank - 1.0) + (v - 1.0) * size + 1.0)
+    alive = np.clip(forwards[:, :, None] - chunk * size[:, :, None], 0.0, size[:, :, None])
+    alive[:, :, 0] += np.maximum(forwards - v * size, 0.0)
+    return alive
+
+
+def _first_round(layouts: Layouts) -> Column:
+    """[n] micro-batches of an interleaved schedule's first round."""
+    return np.asarray(np.ceil(layouts.num_microbatches / np.maximum(layouts.num_microbatches // layouts.pp, 1)))
 
 
 def _mean_params(layers: PricedLayers, assignment: Assignment) -> LocalParams:
     params = estimate_local_params(layers.setting, layers.layouts, assignment)
     # A gathered unit of a rank is never smaller than a fraction of one layer; the mean rank claims none.
     return replace(params, largest=np.zeros_like(params.largest))
-
-
-def estimate_passes_floor_s(
-    layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...]
-) -> Column:
-    """[n] seconds of all micro-batches through the pipeline at least, whatever becomes of the state.
-
-    Let W be one micro-batch through all layers under their cheapest policies, w_r its part on rank r. A rank starts
-    when the first micro-batch reaches it and its last gradient still has all earlier ranks to cross:
-    T >= sum_{s<r} w_s + m·w_r for every r, so T >= W / (1 - (1 - 1/m)^p); with a split backward only forwards
-    (share f) come before: T >= f·W / (1 - (1 - f/m)^p). Where a rank holds several stages T >= m·W/p and what reaching
-    the mean rank takes, over chunks of the least size; with two copies a rank is reached from the nearer end.
-    A rank's first gradient comes back after all forwards of a micro-batch and the gradients of later stages, when it
-    has done no more forwards than it may keep alive: T >= F + I after it + m·w_r - alive·F_r, of the mean rank again.
-    Parts of a split vocabulary lie on none of these ways: ``split_ends_s`` adds them. Frozen parts in the bubbles are
-    work of the mean rank too.
-    """
-    layouts = layers.layouts
-    m, p, v = (column.astype(np.float64) for column in (layouts.num_microbatches, layouts.pp, layouts.vpp))
-    number = np.bincount(kinds, minlength=num_kinds).astype(np.float64)
-    backward = layers.backward[:, :, list(policies)].min(axis=2)
-    backward[:, num_kinds:] = layers.backward[:, num_kinds:, 0]
-    part_s, between_s = split_ends_s(layers, num_kinds)
-    ends = (count_barriers(layouts) == 0)[:, None]
-    forward_s = layers.forward[:, :num_kinds] @ number + (ends * layers.forward[:, num_kinds:]).sum(axis=1)
-    backward_s = backward[:, :num_kinds] @ number + (ends * backward[:, num_kinds:]).sum(axis=1)
-    # Every boundary between ranks is crossed by an activation and by its gradient.
-    work = forward_s + backward_s + 2.0 * count_crossings(layouts) * layers.busy_s
-    both = layers.forward + backward
-    # An end that does not exist takes no time and has no share.
-    forward_share = np.where(both > 0, layers.forward / np.maximum(both, 1e-30), 1.0).min(axis=1)
-    # Of what a rank before the last waits for its sends, at least half is in its forward.
-    forward_share = np.where(layers.busy_s > 0, np.minimum(forward_share, 0.5), forward_share)
-    share = np.where(splits_backward(layouts), forward_share, 1.0)
-    filled = share * work / -np.expm1(p * np.log1p(-np.minimum(share / m, 1.0 - 1e-12)))
-    # Stages that share a rank with an end give it no more layers than the ends weigh.
-    given_away = ends_in_layers(layers, num_kinds).sum(axis=1) * layers.setting.runtime.uneven_stages
-    smallest = np.maximum(np.floor(len(kinds) / (p * v)) - given_away, 0.0)
-    per_layer = (layers.forward + backward)[:, :num_kinds].min(axis=1)
-    per_layer = np.where(splits_backward(layouts), layers.forward[:, :num_kinds].min(axis=1), per_layer)
-    copies = count_copies(layouts)
-    before = np.where(copies > 1.0, 0.5 * p - 1.0, p - 1.0) / 2.0
-    given = m * work / p + before * smallest * per_layer
-    plain = np.maximum(filled + m * between_s, m * (work / p + part_s))
-    pipeline = np.where((v > 1.0) | (copies > 1.0), given, plain)
-    lightest = (backward - layers.weight_grad * splits_backward(layouts)[:, None])[:, :num_kinds]
-    ahead = np.minimum(most_in_flight(layouts) * copies, m)
-    trip = forward_s + before * np.maximum(smallest * lightest.min(axis=1), 0.0)
-    round_trip = trip + count_crossings(layouts) * layers.edge_s + m * work / p - ahead * forward_s / p
-    pipeline = np.maximum(pipeline, np.where(p > 1.0, round_trip, 0.0))
-    if layers.setting.model.frozen_parts:
-        work = work + layers.frozen.piece_s.sum(axis=1)
-        pipeline = np.maximum(pipeline, m * (work / p + part_s))
-    if layers.setting.shared_cores is not None:
-        everywhere = m * (work + p * part_s) * layouts.world_size / p
-        pipeline = np.maximum(pipeline, everywhere / layers.setting.shared_cores)
-    return np.asarray(pipeline)
 
 
 def split_ends_s(layers: PricedLayers, num_kinds: int) -> tuple[Column, Column]:

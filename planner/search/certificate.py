@@ -16,7 +16,7 @@ RELAXATIONS = (
     ),
     Relaxation(
         name="policies",
-        effect="every layer of a layout not evaluated runs under its cheapest policy, whatever memory it needs",
+        effect="layers of a layout not evaluated are dealt policies in fractions",
     ),
     Relaxation(
         name="mixes",

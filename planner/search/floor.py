@@ -7,6 +7,7 @@ from math import inf
 from planner.problem import Problem
 from planner.request import Request
 from planner.search.run import Outcome, Run
+from planner.search.scan import Found
 from planner.search.space import enumerate_space
 
 
@@ -26,4 +27,5 @@ def estimate_step_floor_s(request: Request) -> float:
         if scan.left_s >= least_s:
             break
         least_s = min(least_s, float(scan.look(rows, least_s).bounds.min(initial=inf)))
-    return least_s
+    sized = scan.size_shares(Found.join(scan.hosted).within(least_s), least_s)
+    return min(least_s, float(sized.bounds.min(initial=inf)))

@@ -71,7 +71,12 @@ class Space:
     @cached_property
     def start(self) -> Rows:
         """[outer rows + 1] number of each outer row's first layout."""
-        return np.concatenate([[0], np.cumsum(np.diff(self.first)[self.key])]).astype(np.intp)
+        return np.concatenate([[0], np.cumsum(self.sizes)]).astype(np.intp)
+
+    @cached_property
+    def sizes(self) -> Rows:
+        """[outer rows] layouts of each."""
+        return np.asarray(np.diff(self.first)[self.key])
 
     def __len__(self) -> int:
         return self.num_tabled + len(self.sized.base)
@@ -110,7 +115,7 @@ class Space:
 
     def numbers_of(self, rows: Rows) -> tuple[Rows, Rows]:
         """All layouts of some outer rows: their numbers, and for each its place in ``rows``."""
-        counts = self.start[rows + 1] - self.start[rows]
+        counts = self.sizes[rows]
         place = np.repeat(np.arange(len(rows)), counts)
         before = np.cumsum(counts) - counts
         return self.start[rows][place] + np.arange(len(place)) - before[place], place

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from costmodel.even_split import counts_per_rank, even_split
 from costmodel.kept import estimate_apart_bytes
 from costmodel.layer_table import PricedLayers
-from costmodel.layouts import Assignment, Column, IntColumn
+from costmodel.layouts import Assignment, Column, IntColumn, Layouts
 from costmodel.memory import estimate_claim_bytes, estimate_communicator_bytes
 from costmodel.pipeline import (
     GPIPE,
@@ -25,10 +25,10 @@ from costmodel.pipeline import (
     estimate_receive_bytes,
     splits_backward,
 )
-from costmodel.stages import Stages, stages_of
+from costmodel.stages import stages_of
 from costmodel.state import estimate_local_params, estimate_state_bytes
 from planner.problem import Problem
-from planner.search.bounds import MAX_SHIFT, ends_in_layers, placeable_worth, split_ends_s
+from planner.search.bounds import MAX_SHIFT, ends_in_layers, interleaved_alive, placeable_worth, split_ends_s
 from planner.search.chunks import given_splits, is_given
 
 MAIN_SHARE = 0.1
@@ -140,10 +140,7 @@ class StageLimits:
             smallest[rows] = min(map(min, splits))
             counts = [counts_per_rank(problem.kinds, kinds, split, self.stages.stage_to_rank) for split in splits]
             evenness[rows] = np.min(
-                [
-                    _shortest_of_rank(split, self.stages) * len(self.stages.stage_to_rank) / self.pp / held.sum(axis=1)
-                    for split, held in zip(splits, counts, strict=True)
-                ],
+                [self._evenness(layouts.take(rows), split, held) for split, held in zip(splits, counts, strict=True)],
                 axis=0,
             )
             self.own_s[rows] = np.min([least[rows] @ held.T for held in counts], axis=0) / self.stages.copies
@@ -156,6 +153,20 @@ class StageLimits:
             worth = main.sum(axis=2)[None] if self.alone else np.einsum("nk,csk->ncs", least[rows][:, self.main], main)
             shares[rows] = worth.min(axis=1)
         return smallest, shares, evenness
+
+    def _evenness(self, layouts: Layouts, split: tuple[int, ...], held: IntColumn) -> Column:
+        """[n, pp] what a rank keeps at least, as a share of what it would were its stages equally long: as if every
+        stage were as short as its shortest, or, interleaved, with what is alive of each after the warm-up."""
+        lengths = np.tile(np.array(split, np.float64), self.stages.copies)
+        shortest = np.full(self.pp, np.inf)
+        np.minimum.at(shortest, list(self.stages.stage_to_rank), lengths)
+        least = shortest * len(self.stages.stage_to_rank) / self.pp / held.sum(axis=1)
+        if not (layouts.schedule == INTERLEAVED).any():
+            return np.broadcast_to(least, (len(layouts), self.pp))
+        alive = interleaved_alive(layouts, np.arange(self.pp))
+        of_rank = lengths.reshape(self.v, self.pp).T
+        counted = (alive * of_rank).sum(axis=2) / of_rank.sum(axis=1) / alive.mean(axis=2)
+        return np.asarray(np.where((layouts.schedule == INTERLEAVED)[:, None], counted, least))
 
     def _before_first(self, kinds: list[int], split: tuple[int, ...], layer_s: Column) -> Column:
         """[n, pp] seconds of the stages before each rank's first, which are those of the ranks before it."""
@@ -269,10 +280,3 @@ class StageLimits:
         pipelined = (self.schedule == ONE_F_ONE_B) | interleaved
         applies = ((self.schedule == GPIPE) | (pipelined & enough)) & (weight > 0)
         return np.asarray(np.where(applies, np.minimum(time_s, round_trip), time_s))
-
-
-def _shortest_of_rank(split: tuple[int, ...], stages: Stages) -> Column:
-    """[pp] layers of every rank's shortest stage."""
-    shortest = np.full(stages.num_ranks, np.inf)
-    np.minimum.at(shortest, list(stages.stage_to_rank), np.tile(np.array(split, np.float64), stages.copies))
-    return shortest

@@ -9,19 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
+from costmodel.columns import distinct_rows
 from costmodel.layer_table import PricedLayers
 from costmodel.layouts import Column
-from costmodel.pipeline import count_copies, count_crossings, placement_codes
+from costmodel.pipeline import placement_codes
 from planner.problem import Problem
-from planner.search.bounds import least_evenness, least_in_flight, mean_state_bytes, placeable_worth
 from planner.search.corners import corner_policies
-from planner.search.stage_limits import ROUNDING, StageLimits
+from planner.search.stage_limits import StageLimits
 
 BISECTIONS = 14
-BLOCK = 8192
-"""Rows asked at a time whether they can do it on average."""
 CHUNK_CELLS = 2_000_000
 """Rows are taken so many at a time that stages x mixes stay below this."""
 
@@ -40,18 +37,10 @@ def tighten(
     rows that cannot reach ``best_s``. Once ``is_over`` says so, rows keep their floor."""
     bounds, layouts = np.full(len(floor_s), np.inf), layers.layouts
     policies = corner_policies(layers, problem.num_kinds, policies)
-    hopeful = np.ones(len(floor_s), bool)
-    for start in range(0, len(floor_s), BLOCK):
-        block = slice(start, start + BLOCK)
-        hopeful[block] = _can_reach_on_average(
-            problem, layers.take(block), policies, budget_bytes, after_s[block], best_s
-        )
-    keys = np.stack([layouts.pp, layouts.vpp, placement_codes(layouts)], axis=1)
-    groups, group = np.unique(keys, axis=0, return_inverse=True)
-    for index, (pp, _, _) in enumerate(groups.tolist()):
-        members = np.flatnonzero((group.ravel() == index) & hopeful)
-        if not len(members):
-            continue
+    code = placement_codes(layouts) * (int(layouts.vpp.max(initial=1)) + 1) + layouts.vpp
+    first, group = distinct_rows(code * (int(layouts.pp.max(initial=1)) + 1) + layouts.pp)
+    for index, pp in enumerate(layouts.pp[first].tolist()):
+        members = np.flatnonzero(group == index)
         size = max(1, CHUNK_CELLS // (pp * (len(policies) * problem.num_kinds) ** 2))
         for rows in np.array_split(members, -(-len(members) // size)):
             if is_over():
@@ -61,43 +50,6 @@ def tighten(
                 problem, layers.take(rows), policies, budget_bytes, floor_s[rows], after_s[rows], best_s
             )
     return bounds
-
-
-def _can_reach_on_average(
-    problem: Problem,
-    layers: PricedLayers,
-    policies: tuple[int, ...],
-    budget_bytes: float,
-    after_s: Column,
-    best_s: float,
-) -> NDArray[np.bool_]:
-    """[n] whether ranks that all have the mean of time and memory could take all layers within ``best_s``.
-
-    What a rank can take is concave in both, so that no other distribution takes more. Cheap, and most rows end here.
-    """
-    layouts, kinds, chosen = layers.layouts, problem.num_kinds, list(policies)
-    copies, ranks = count_copies(layouts), layouts.pp.astype(np.float64)
-    number = np.bincount(problem.kinds, minlength=kinds).astype(np.float64)
-    layer_s = layers.forward[:, :kinds, None] + layers.backward[:, :kinds][:, :, chosen]
-    least = layer_s.min(axis=2)
-    ends_s = layers.forward[:, kinds:].sum(axis=1) + layers.backward[:, kinds:, 0].sum(axis=1)
-    ends_s = ends_s * layouts.vocab_over + 2.0 * count_crossings(layouts) * layers.busy_s
-    makespan = best_s / (1.0 + layers.jitter) - after_s * layers.contention
-    time_s = makespan / layouts.num_microbatches - ends_s / ranks
-    room = budget_bytes - mean_state_bytes(layers, problem.kinds, kinds, policies)
-    kept = (
-        layers.costs.saved_bytes[layers.index][:, :kinds][:, :, chosen]
-        * (least_in_flight(layouts) * least_evenness(layers, len(problem.kinds), kinds) / copies)[:, None, None]
-    )
-    shape = (len(layouts), 1, -1)
-    held = placeable_worth(
-        time_s[:, None],
-        room[:, None],
-        (layer_s / copies[:, None, None]).reshape(shape),
-        np.maximum(kept, 1.0).reshape(shape),
-        np.repeat(least, len(chosen), axis=1)[:, None, :],
-    )
-    return np.asarray(held[:, 0] * ROUNDING >= copies * (least @ number) / ranks)
 
 
 def _tighten_equal(

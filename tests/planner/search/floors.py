@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+from costmodel.layer_table import PricedLayers
 from costmodel.layouts import Column
-from costmodel.price import PricedLayers
-from planner.search.bounds import (
-    estimate_kept_floor_bytes,
-    estimate_passes_floor_s,
-    extras_floor_s,
-    mean_state_bytes,
-)
+from planner.search.bounds import extras_floor_s, mean_state_bytes
+from planner.search.passes import AMPLE_BYTES, ROUNDING, passes_floor
 
 
 def memory_floor_bytes(layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...]) -> Column:
     """[n] bytes that the worst rank claims at least, under any placement."""
     about = (layers, kinds, num_kinds, policies)
-    return mean_state_bytes(*about) + estimate_kept_floor_bytes(*about)
+    return mean_state_bytes(*about) + passes_floor(*about).least_room_bytes
 
 
-def time_floor_s(layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...]) -> Column:
-    """[n] seconds that no placement of the layout beats, memory left out."""
+def time_floor_s(
+    layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...],
+    budget_bytes: Column | float = AMPLE_BYTES,
+) -> Column:  # fmt: skip
+    """[n] seconds that no placement of the layout beats within ``budget_bytes`` a rank."""
     about = (layers, kinds, num_kinds, policies)
+    room_bytes = budget_bytes * ROUNDING - mean_state_bytes(*about)
     after_s = extras_floor_s(*about) * layers.contention
-    return (estimate_passes_floor_s(*about) + after_s) * (1.0 + layers.jitter)
+    return (passes_floor(*about).floor_s(room_bytes) + after_s) * (1.0 + layers.jitter)

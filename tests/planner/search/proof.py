@@ -9,7 +9,7 @@ from random import Random
 import numpy as np
 from drawn_instances import MOST_ROWS, Instance, open_policies, settled
 from exhaustive import TooLarge, best_placement, kept_of, random_placement
-from floors import memory_floor_bytes
+from floors import memory_floor_bytes, time_floor_s
 from small_instances import price_space
 from small_mixed import best_of_all, run_of, splits
 
@@ -146,6 +146,7 @@ def check_layouts(instance: Instance, most: int) -> list[Checked]:
     sizes = ShareSizes(request, problem, run.policies, run.budget) if shares_offload(request) else None
     scan = Scan(problem, run.priced, run.policies, 1e18, sizes)
     found = Found.join([scan.look(rows, float("inf")) for rows in scan.blocks()])
+    found = Found.join([found, scan.size_shares(Found.join(scan.hosted), float("inf"))])
     rows = draw.sample(range(len(found.numbers)), min(most, len(found.numbers)))
     found = found.take(np.array(sorted(rows), np.intp))
     layers = run.priced.take(found.numbers)
@@ -160,7 +161,7 @@ def check_layouts(instance: Instance, most: int) -> list[Checked]:
         evaluated = evaluate(problem, replace(placement, policies=policies), layers=one)
         simulated.append((evaluated.step_time_s, claimed_bytes(problem, one, placement, evaluated), placement))
     step_s, claims = (np.array([one[at] for one in simulated]) for at in (0, 1))
-    tight = np.zeros(len(simulated))
+    tight, soonest = np.zeros(len(simulated)), found.bounds
     if not problem.pinned.lengths:
         late_s = 2.0 * float(step_s.max())
         about = (found.bounds, found.after_s)
@@ -171,11 +172,11 @@ def check_layouts(instance: Instance, most: int) -> list[Checked]:
             # inf where the bound says that not even this placement is possible.
             found_s = float(tighten(problem, one, run.policies, claim, *about, just_s * ROUNDING)[0])
             tight[row] = max(tight[row], found_s)
+        about = (problem.kinds, problem.num_kinds, run.policies)
+        soonest = np.maximum(soonest, time_floor_s(layers, *about, claims))
     return [
         Checked(instance, *shares, f"{placement}")
-        for *shares, (_, _, placement) in zip(
-            found.bounds / step_s, tight / step_s, floors / claims, simulated, strict=True
-        )
+        for *shares, (_, _, placement) in zip(soonest / step_s, tight / step_s, floors / claims, simulated, strict=True)
     ]
 
 

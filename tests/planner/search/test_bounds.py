@@ -18,10 +18,13 @@ from costmodel.layer_table import PricedLayers
 from costmodel.price import price
 from costmodel.schedules import SCHEDULES
 from planner.evaluate import Evaluated, evaluate
+from planner.kept import count_kept, count_kept_microbatches
+from planner.order import build_order
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.bounds import extras_floor_s, least_evenness
+from planner.schedules import build_schedule
+from planner.search.bounds import extras_floor_s, interleaved_alive, least_evenness, least_in_flight
 from planner.search.chunks import splits_of_row
 from planner.search.place import place
 from planner.search.policies import policy_sets
@@ -165,17 +168,37 @@ def test_several_stages_a_rank_respect_the_bounds(schedule: str, layers: int) ->
 
 @pytest.mark.parametrize(("layers", "pp"), [(13, 2), (21, 4)])
 @pytest.mark.parametrize("schedule", ["interleaved-1f1b", "hanayo", "bitpipe", "zb-v"])
-def test_no_split_is_less_even_than_its_memory_floor_assumes(schedule: str, layers: int, pp: int) -> None:
-    """Splits that the search takes, relieved ends included, of layers that don't divide by the stages."""
+def test_no_split_keeps_less_than_its_memory_floor_assumes(schedule: str, layers: int, pp: int) -> None:
+    """Splits that the search takes, relieved ends included, of layers that don't divide by the stages, each with what
+    its order is counted to keep."""
     model = build_model(num_layers=layers, vocab=32000, hidden=1024)
     sample = sample_rows(build_request(model, 4, fixed={"pp": pp}, schedules=(schedule,)), Random(layers), 16)
-    found = least_evenness(sample.layers, layers, sample.problem.num_kinds)
-    least = []
+    evenness = least_evenness(sample.layers, layers, sample.problem.num_kinds)
+    found = evenness * least_in_flight(sample.layers.layouts)
     for row, assumed in enumerate(found.tolist()):
-        splits = splits_of_row(sample.problem, sample.row(row))
-        least.append(min(min(lengths) / max(lengths) for lengths in splits))
-        assert assumed <= least[-1]
-    assert min(least) < 1
+        one = sample.row(row)
+        for lengths in splits_of_row(sample.problem, one):
+            kept = count_kept_microbatches(build_order(one), lengths)
+            assert assumed <= kept.in_flight.min() * ROUNDING
+    assert evenness.min() < 1
+
+
+@pytest.mark.parametrize(("pp", "batch"), [(2, 3), (2, 16), (4, 4), (4, 10), (4, 32)])
+def test_an_interleaved_rank_keeps_what_is_alive_after_its_warm_up(pp: int, batch: int) -> None:
+    """Chunk by chunk, for any lengths of stages; full rounds, uneven ones and fewer micro-batches than ranks."""
+    fixed = {"pp": pp, "tp": 1, "micro_batch_size": 1, "schedule": "interleaved-1f1b"}
+    request = build_request(build_model(num_layers=24), pp, global_batch_size=batch, fixed=fixed)
+    layouts = price_space(request)[1].layouts
+    for vpp in set(layouts.vpp.tolist()):
+        one = layouts.take(np.flatnonzero(layouts.vpp == vpp)[:1])
+        alive = interleaved_alive(one, np.arange(pp))[0]
+        kept = count_kept(build_schedule("interleaved-1f1b", pp, batch, vpp))
+        for chunk in range(vpp):
+            own = np.zeros(pp * vpp)
+            own[chunk * pp : (chunk + 1) * pp] = 1.0
+            assert (alive[:, chunk] <= kept.peak("alive", own)).all()
+        lengths = np.array(Random(batch).choices(range(1, 5), k=pp * vpp), float)
+        assert ((alive * lengths.reshape(vpp, pp).T).sum(axis=1) <= kept.peak("alive", lengths)).all()
 
 
 @pytest.mark.parametrize("defers", [True, False])

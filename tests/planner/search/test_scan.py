@@ -67,8 +67,10 @@ def test_what_a_scan_leaves_is_what_the_floors_leave(seed: int, share: float) ->
     policies = policy_sets(request)[0]
     layers = price_layers(problem.setting, problem.network, space.all_layouts())
     about = (problem.kinds, problem.num_kinds, policies)
-    floor_bytes, floor_s = memory_floor_bytes(layers, *about), time_floor_s(layers, *about)
-    budget, limit_s = float(np.quantile(floor_bytes, 0.7)), float(np.quantile(floor_s, share))
+    floor_bytes = memory_floor_bytes(layers, *about)
+    budget = float(np.quantile(floor_bytes, 0.7))
+    floor_s = time_floor_s(layers, *about, budget)
+    limit_s = float(np.quantile(floor_s, share))
     scan = Scan(problem, PricedSpace(problem, space), policies, budget)
     found = [scan.look(rows, limit_s) for rows in scan.blocks()]
     numbers = np.concatenate([one.numbers for one in found])
