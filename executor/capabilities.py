@@ -78,6 +78,9 @@ def _shard_reasons(plan: Plan) -> Iterator[str]:
 
 
 def _model_reasons(model: ModelSpec) -> Iterator[str]:
+    if model.frozen_parts:
+        names = ", ".join(part.model.name for part in model.frozen_parts)
+        yield f"model.frozen_parts has {names}, and the executor trains one network without frozen parts"
     for field, value, runs in (
         ("norm", model.norm, ("rmsnorm",)),
         ("activation", model.activation, ("silu", "swiglu")),
@@ -93,9 +96,6 @@ def _model_reasons(model: ModelSpec) -> Iterator[str]:
     ):
         if value not in runs:
             yield f"model.{field} = {value}, and the executor's Llama has {field} = {' or '.join(map(str, runs))}"
-    if model.frozen_parts:
-        names = ", ".join(part.model.name for part in model.frozen_parts)
-        yield f"model.frozen_parts has {names}, and the executor trains one network without frozen parts"
     if model.vocab_size == 0:
         yield "model.vocab_size = 0, and the executor trains on tokens"
     used = {run.kind for run in model.runs}

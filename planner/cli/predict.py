@@ -58,6 +58,10 @@ def predict(
     ] = None,
     schedule: Annotated[str | None, typer.Option(help="Pipeline schedule.", rich_help_panel=LAYOUT)] = None,
     recompute: Annotated[str | None, typer.Option(help="none, selective or full.", rich_help_panel=LAYOUT)] = None,
+    frozen_fill: Annotated[
+        bool | None,
+        typer.Option("--frozen-fill/--no-frozen-fill", help="Frozen parts in the bubbles.", rich_help_panel=LAYOUT),
+    ] = None,
     sequence_parallel: Annotated[
         bool | None,
         typer.Option(
@@ -130,6 +134,7 @@ def predict(
         micro_batch_size=micro_batch_size,
         zero_stage=zero_stage,
         sequence_parallel=sequence_parallel,
+        frozen_fill=frozen_fill,
         shard_params=shard_params,
         shard_grads=shard_grads,
         shard_optim=shard_optim,

@@ -34,13 +34,16 @@ def find_length_plan(request: Request, histogram: Histogram) -> LengthPlan:
 
     Unlike groups are chosen where the runtime has them and they are faster by more than the request's gap. Past the
     request's time limit the best so far is the answer, and its gap says what that leaves open.
-    Raises Infeasible where no group of ranks holds the longest sequence; InvalidSpec for unlike kinds of node.
+    Raises Infeasible where no group of ranks holds the longest sequence; InvalidSpec for unlike kinds of node, and for
+    models with frozen parts.
     """
     began = perf_counter()
     if len(request.cluster.unlike_groups) > 1:
         raise InvalidSpec(
             f"cluster {request.cluster.name!r} has unlike groups of nodes; --lengths needs them all alike"
         )
+    if request.model.frozen_parts:
+        raise InvalidSpec(f"{request.model.name} has frozen parts, and --lengths plans models without any")
     merged = histogram.merged()
     problem = Problem.from_request(request)
     costs = sorted(price_groups(request, problem, merged), key=lambda one: one.step_s(one.problem.floor_s))

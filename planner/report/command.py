@@ -43,6 +43,8 @@ def pins(plan: Plan) -> str:
         fixed.append(f"optimizer_offload={layout.optimizer_offload!r}")
     if layout.tp > 1:
         fixed.append(f"sequence_parallel={str(layout.sequence_parallel).lower()}")
+    if plan.model.frozen_parts:
+        fixed.append(f"frozen_fill={str(layout.frozen_fill).lower()}")
     if layout.order != AXES:
         fixed.append("order=dp-outermost")
     if not _stages_even(plan):
@@ -100,6 +102,8 @@ def layout_flags(plan: Plan) -> str:
     flags.append(f"--recompute {recompute_counts(plan).most_common(1)[0][0]}")
     if not layout.sequence_parallel:
         flags.append("--no-sequence-parallel")
+    if layout.frozen_fill:
+        flags.append("--frozen-fill")
     flags += [f"--{name.replace('_', '-')} {getattr(layout, name)}" for name in _GROUPS if getattr(layout, name)]
     if layout.optimizer_format != "fp32":
         flags.append(f"--optimizer-format {layout.optimizer_format}")

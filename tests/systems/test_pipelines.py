@@ -15,12 +15,15 @@ import numpy as np
 import pytest
 from small_instances import build_model, build_request, slower, with_budget, with_request
 
-from costmodel.schema.errors import Infeasible
+from costmodel.schema.errors import Infeasible, InvalidSpec
+from costmodel.schema.layout import Layout
 from costmodel.schema.model import FrozenPart
 from costmodel.schema.plan import Plan
 from executor.capabilities import reasons_not_runnable
 from planner.assemble import reprice
 from planner.cli.files import plan_from
+from planner.predict import predict_plan
+from planner.report.command import pins
 from planner.request import Request
 from planner.schedules import PassTimes, build_schedule
 from planner.schedules.bubble_filling import fill_bubbles
@@ -490,5 +493,10 @@ class TestDiffusionPipe:
         assert again == plan
         assert reprice(again) == plan.prediction
         reasons = list(reasons_not_runnable(plan))
-        assert any("model.frozen_parts" in reason for reason in reasons)
-        assert any("FROZEN_F" in reason for reason in reasons)
+        assert reasons[0].startswith("model.frozen_parts has ")
+        assert "FROZEN_F" in reasons[-1]
+        assert "frozen_fill=true" in pins(plan)
+        given = predict_plan(self.encoded(8), plan.layout, "1f1b")
+        assert given.prediction.step_time_s.mean >= step_s(plan)
+        with pytest.raises(InvalidSpec, match="frozen_fill true with pp 1"):
+            predict_plan(self.encoded(8), Layout(tp=4, num_microbatches=8, frozen_fill=True), "1f1b")

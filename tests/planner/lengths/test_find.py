@@ -15,6 +15,7 @@ from costmodel.catalog.models import load_model
 from costmodel.schema.errors import Infeasible, InvalidSpec
 from costmodel.schema.layout import Layout
 from costmodel.schema.lengths import LengthLayout, LengthPlan
+from costmodel.schema.model import FrozenPart
 from planner.cli.main import status_of
 from planner.lengths import Histogram, find_length_plan
 from planner.lengths.costs import price_groups
@@ -143,6 +144,14 @@ def test_experts_are_spread_inside_a_group() -> None:
     whole = replace(request, fixed={"ep": 1, "tp": 1})
     with pytest.raises(Infeasible):
         find_length_plan(whole, short)
+
+
+def test_frozen_parts_are_refused() -> None:
+    request = request_for(NARROW, 8)
+    encoder = FrozenPart(model=request.model.model_copy(update={"trains": "frozen"}), seq_len=64)
+    model = request.model.model_copy(update={"frozen_parts": (encoder,)})
+    with pytest.raises(InvalidSpec, match="has frozen parts, and --lengths"):
+        find_length_plan(replace(request, model=model), NARROW)
 
 
 def test_unlike_nodes_are_refused() -> None:
