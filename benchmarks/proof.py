@@ -31,7 +31,7 @@ def check_answers(count: int, seed: int, any_mix: bool) -> list[Any]:
     """Instances one after another, those that are too large to try everything left out."""
     from drawn_instances import draw_instance
     from exhaustive import TooLarge
-    from proof import check_answer
+    from proof_checks import check_answer
 
     found: list[Any] = []
     for at in _numbers(seed):
@@ -47,7 +47,7 @@ def check_answers(count: int, seed: int, any_mix: bool) -> list[Any]:
 
 def check_bounds(count: int, seed: int) -> list[Any]:
     from drawn_instances import draw_instance
-    from proof import check_layouts
+    from proof_checks import check_layouts
 
     found: list[Any] = []
     for at in _numbers(seed):

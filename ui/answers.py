@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from costmodel.schema.plan import Plan
 from planner.decisions.question import Question as RunQuestion
 from planner.decisions.question import build_question
 from planner.decisions.training import estimate_training
+from planner.problem import Problem
 from planner.request import Request
 from planner.search.find import find_plan
-from planner.search.run import Progress
+from planner.search.reasons import list_alternatives
+from planner.search.run import Outcome, Progress
 from ui.question import Question
 from ui.remembered import Remembered
 
@@ -38,19 +40,44 @@ class Answer:
 
 
 _answers: Remembered[Question, Answer] = Remembered(REMEMBERED)
+_outcomes: Remembered[Question, Outcome] = Remembered(2)
+"""What the last searches found besides, which may be large: their runners-up are asked for at once, or hardly ever."""
+_wholes: Remembered[Question, Plan] = Remembered(REMEMBERED)
 
 
 def find_answer(question: Question, request: Request, on_progress: Callable[[Progress], None] | None = None) -> Answer:
-    """The plan of a question. Raises what ``find_plan`` and ``build_question`` raise; that is not remembered."""
+    """The plan of a question, runners-up aside. Raises what ``find_plan`` and ``build_question`` raise; that is not
+    remembered.
+    """
     return _answers.of(question, lambda: _search(question, request, on_progress))
+
+
+def with_runners_up(answer: Answer) -> Plan:
+    """The plan with the layouts that lost to it. They take as long as the search, so what needs none is drawn first."""
+    return _wholes.of(answer.question, lambda: _rank(answer))
 
 
 def _search(question: Question, request: Request, on_progress: Callable[[Progress], None] | None) -> Answer:
     run = run_question(question)
     simulated_s: dict[int, float] = {}
-    plan = find_plan(request, on_progress, lambda outcome: simulated_s.update(outcome.tabled_steps_s))
+
+    def keep(outcome: Outcome) -> None:
+        simulated_s.update(outcome.tabled_steps_s)
+        _outcomes.of(question, lambda: outcome)
+
+    plan = find_plan(replace(request, top=0), on_progress, keep)
     trained = plan.model_copy(update={"training": estimate_training(plan, run)})
     return Answer(question, request, trained, simulated_s)
+
+
+def _rank(answer: Answer) -> Plan:
+    request, outcome = answer.request, _outcomes.get(answer.question)
+    if outcome is None or outcome.best is None:
+        found = find_plan(request).alternatives
+    else:
+        problem = Problem.from_request(request)
+        found = list_alternatives(request, problem, outcome, outcome.best)
+    return answer.plan.model_copy(update={"alternatives": found})
 
 
 def run_question(question: Question) -> RunQuestion:

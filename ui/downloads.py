@@ -21,22 +21,19 @@ class File:
     content: Callable[[], str]
 
 
-def files_of(plan: Plan) -> list[File]:
-    """The plan itself, its report, its simulated step and its order of passes."""
-    name = f"{plan.model.name}-{plan.cluster.num_devices}"
+def files_of(name: str, plan: Callable[[], Plan]) -> list[File]:
+    """The plan itself, its report, its simulated step and its order of passes; ``name``: what the files are called."""
+    json_type = "application/json"
     return [
         File(
-            "Plan", f"{name}.plan.json", "application/json", "All of it: plan run, plan show and plan explain read it.",
-            lambda: plan.model_dump_json(indent=1) + "\n",
+            "Plan", f"{name}.plan.json", json_type, "All of it: plan run, plan show and plan explain read it.",
+            lambda: plan().model_dump_json(indent=1) + "\n",
         ),
-        File("Report", f"{name}.txt", "text/plain", "What plan show --explain prints.", lambda: _report(plan)),
-        File(
-            "Trace", f"{name}.trace.json", "application/json", "The simulated step; Perfetto opens it.",
-            lambda: _trace(plan),
-        ),
+        File("Report", f"{name}.txt", "text/plain", "What plan show --explain prints.", lambda: _report(plan())),
+        File("Trace", f"{name}.trace.json", json_type, "The simulated step, for Perfetto.", lambda: _trace(plan())),
         File(
             "Schedule", f"{name}.schedule.csv", "text/csv", "The order of passes as PyTorch reads it, a line a rank.",
-            lambda: _schedule(plan),
+            lambda: _schedule(plan()),
         ),
     ]  # fmt: skip
 

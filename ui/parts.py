@@ -5,6 +5,8 @@ from __future__ import annotations
 import plotly.graph_objects as go
 import streamlit as st
 
+from costmodel.schema.plan import Plan
+from planner.report.units import gibibytes
 from ui.answers import Answer
 
 TOOLS = {"displaylogo": False, "displayModeBar": False, "responsive": True}
@@ -31,6 +33,25 @@ remembered = st.cache_resource(
 def chart(figure: go.Figure, key: str) -> None:
     """A figure over the width that there is, in the page's own text colours."""
     st.plotly_chart(figure, key=key, config=TOOLS)
+
+
+def runners_up(plan: Plan, title: str) -> None:
+    """The layouts that lost, each with what makes it worse."""
+    st.subheader(title, anchor=False)
+    if not plan.alternatives:
+        st.caption("No other layout was simulated that differs in a degree.")
+        return
+    best_s = plan.prediction.step_time_s.mean
+    st.table(
+        {
+            "slower": [f"{other.step_time_s / best_s - 1.0:+.1%}" for other in plan.alternatives],
+            "GiB": [gibibytes(other.memory_bytes) for other in plan.alternatives],
+            "layout": [f"**{other.line}**" for other in plan.alternatives],
+            "what makes it worse": [other.reason for other in plan.alternatives],
+        },
+        border="horizontal",
+        hide_index=True,
+    )
 
 
 def tighten() -> None:

@@ -15,6 +15,7 @@ from ui import answers
 from ui.cluster_text import cluster_text
 from ui.downloads import files_of
 from ui.question import Question
+from ui.remembered import Remembered
 from ui.words import in_sentences, spanned
 
 
@@ -63,7 +64,7 @@ def test_a_unit_that_both_ends_share_is_said_once(low: str, high: str, whole: st
 
 
 def test_files_are_what_the_command_line_reads(pipelined: Plan) -> None:
-    files = {file.label: file.content() for file in files_of(pipelined)}
+    files = {file.label: file.content() for file in files_of("mine", lambda: pipelined)}
     assert Plan.model_validate_json(files["Plan"]) == pipelined
     assert "Where the time goes" in files["Report"]
     ranks = {event["pid"] for event in json.loads(files["Trace"])["traceEvents"]}
@@ -71,13 +72,29 @@ def test_files_are_what_the_command_line_reads(pipelined: Plan) -> None:
     assert len(list(csv.reader(io.StringIO(files["Schedule"])))) == 4
 
 
-def test_an_answer_is_searched_once_and_the_oldest_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(answers, "REMEMBERED", 1)
-    first, other = (Question(model="tiny", gpu="cpu", gpus=1, global_batch_size=batch) for batch in (8, 16))
-    found = answers.find_answer(first, first.request())
-    assert answers.find_answer(first, first.request()) is found
-    answers.find_answer(other, other.request())
-    assert answers.find_answer(first, first.request()) is not found
+def test_an_answer_is_searched_once() -> None:
+    question = Question(model="tiny", gpu="cpu", gpus=1, global_batch_size=8)
+    assert answers.find_answer(question, question.request()) is answers.find_answer(question, question.request())
+
+
+def test_what_was_not_asked_for_longest_is_forgotten() -> None:
+    memory: Remembered[str, list[str]] = Remembered(2)
+    first, second = memory.of("first", lambda: ["first"]), memory.of("second", lambda: ["second"])
+    assert memory.of("first", lambda: ["again"]) is first
+    memory.of("third", lambda: ["third"])
+    assert memory.get("second") is None
+    assert memory.get("first") is first
+    assert second == ["second"]
+
+
+def test_runners_up_are_those_that_the_planner_lists() -> None:
+    question = Question(model="llama-3.1-8b", gpus=8, fix="micro_batch_size=1,zero_stage=3")
+    answer = answers.find_answer(question, question.request())
+    assert not answer.plan.alternatives
+    listed = find_plan(answer.request).alternatives
+    assert listed
+    assert answers.with_runners_up(answer).alternatives == listed
+    assert answers.with_runners_up(answer).prediction == answer.plan.prediction
 
 
 @pytest.mark.parametrize("gpu", ["h100", "mi300x", "gb200", "rtx4090"])

@@ -54,6 +54,7 @@ def step_time(plan: Plan) -> go.Figure:
         figure, height=100 + 28 * len(terms), barmode="stack", bargap=0.3,
         yaxis={"autorange": "reversed", "showgrid": False},
         xaxis={"title": "seconds of a step; beside each bar its share of it", "range": [0, 1.1 * longest_s]},
+        margin={"l": 8, "r": 8, "t": 40, "b": 8},
     )  # fmt: skip
 
 

@@ -12,8 +12,8 @@ from planner.report.proof import LEAST_GAP
 from planner.report.terms import label
 from planner.report.units import count, digits, gibibytes, percent, plural, seconds
 from ui import charts, downloads
-from ui.answers import Answer
-from ui.parts import chart
+from ui.answers import Answer, with_runners_up
+from ui.parts import chart, runners_up
 from ui.words import in_sentences, spanned
 
 
@@ -30,8 +30,8 @@ def show(answer: Answer) -> None:
         st.subheader("What fills the memory", anchor=False)
         chart(charts.memory(plan), "memory")
         _proof(plan)
-    _runners_up(plan)
-    _take(plan)
+    _take(answer)
+    runners_up(with_runners_up(answer), "Why not another")
     _small_print(plan)
 
 
@@ -90,26 +90,11 @@ def _proof(plan: Plan) -> None:
     )
 
 
-def _runners_up(plan: Plan) -> None:
-    if not plan.alternatives:
-        return
-    st.subheader("Why not another", anchor=False)
-    best_s = plan.prediction.step_time_s.mean
-    st.table(
-        {
-            "slower": [f"{(other.step_time_s / best_s - 1) * 100:+.1f}%" for other in plan.alternatives],
-            "GiB": [gibibytes(other.memory_bytes) for other in plan.alternatives],
-            "layout": [f"**{other.line}**" for other in plan.alternatives],
-            "what makes it worse": [other.reason for other in plan.alternatives],
-        },
-        border="horizontal",
-        hide_index=True,
-    )
-
-
-def _take(plan: Plan) -> None:
+def _take(answer: Answer) -> None:
+    plan = answer.plan
     st.subheader("Take it", anchor=False)
-    for column, file in zip(st.columns(4), downloads.files_of(plan), strict=False):
+    files = downloads.files_of(f"{plan.model.name}-{plan.cluster.num_devices}", lambda: with_runners_up(answer))
+    for column, file in zip(st.columns(4), files, strict=True):
         column.download_button(
             file.label, file.content, file.name, file.mime,
             icon=":material/download:", width="stretch", on_click="ignore", help=file.says, key=file.label,

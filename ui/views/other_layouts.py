@@ -13,12 +13,12 @@ from planner.constraints.words import pins_of
 from planner.report.compare import choices_that_differ, parts_that_differ, terms_that_differ
 from planner.report.line import layout_words
 from planner.report.terms import label
-from planner.report.units import gibibytes, percent, seconds, size
+from planner.report.units import percent, seconds, size
 from planner.survey import Survey
 from ui import charts
-from ui.answers import Answer
+from ui.answers import Answer, with_runners_up
 from ui.figures.degrees import CODED, DEGREES, columns_of, titled
-from ui.parts import TOOLS, chart
+from ui.parts import TOOLS, chart, runners_up
 from ui.rivals import Rival, find_rival, survey_of
 from ui.words import said
 
@@ -42,7 +42,7 @@ NAMES = {
 def show(answer: Answer) -> None:
     """The scatter, the comparison below it, then the runners-up."""
     _explore(answer)
-    _runners_up(answer.plan)
+    runners_up(with_runners_up(answer), "What came next")
 
 
 @st.fragment
@@ -183,25 +183,6 @@ def _short(choice: str, value: str) -> str:
         return value.replace(",", " · ")
     runs = [(len(list(run)), first) for first, run in groupby(value.split(","))]
     return ", ".join(f"{number} × {first}" if number > 1 else first for number, first in runs)
-
-
-def _runners_up(plan: Plan) -> None:
-    st.subheader("What came next", anchor=False)
-    if not plan.alternatives:
-        st.caption("No other layout was simulated that differs in a degree.")
-        return
-    best_s = plan.prediction.step_time_s.mean
-    st.table(
-        {
-            "step": [seconds(other.step_time_s).replace(" ", "\u00a0") for other in plan.alternatives],
-            "slower": [percent(other.step_time_s / best_s - 1.0) for other in plan.alternatives],
-            "GiB": [gibibytes(other.memory_bytes) for other in plan.alternatives],
-            "layout": [other.line for other in plan.alternatives],
-            "why it lost": [other.reason for other in plan.alternatives],
-        },
-        border="horizontal",
-        hide_index=True,
-    )
 
 
 def show_choices(answer: Answer) -> None:

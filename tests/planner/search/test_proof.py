@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 from drawn_instances import KINDS, Instance, draw_instance
 from exhaustive import TooLarge
-from proof import check_answer, check_layouts
+from proof_checks import check_answer, check_layouts
 from small_instances import build_model, build_request
 
 LEAN = 18
