@@ -113,6 +113,7 @@ def test_a_direct_hit_reads_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
 
     original = models._read
     monkeypatch.setattr(models, "_read", once)
+    models._shipped.cache_clear()
     load_model("Mixtral 8x22B")
     assert read == ["mixtral-8x22b"]
 

@@ -63,7 +63,9 @@ def test_a_run_prints_records_and_resumes(plan_path: Path, capfd: pytest.Capture
 
 
 def test_ctrl_c_ends_the_workers(plan_path: Path) -> None:
-    code = f"import sys; from executor.launch import run_plan; sys.exit(run_plan({str(plan_path)!r}, 100000))"
+    # As from a terminal, also where these tests run in the background, whose processes ignore interrupts.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{heard}; import sys; from executor.launch import run_plan; sys.exit(run_plan({str(plan_path)!r}, 100000))"
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     for line in process.stdout:
