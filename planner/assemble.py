@@ -14,11 +14,9 @@ from costmodel.schema.plan import (
     Robustness,
 )
 from costmodel.schema.prediction import Prediction
-from planner.evaluate import Evaluated, evaluate
+from planner.evaluate import Evaluated, evaluate_plan
 from planner.layer_policies import offload_shares
-from planner.placement import Placement
 from planner.prediction import predict
-from planner.problem import Problem
 from planner.tensors import place_tensors
 
 UNCONSTRAINED = PlanConstraints()
@@ -92,5 +90,4 @@ def reprice(plan: Plan) -> Prediction:
 
     Raises InvalidSpec for a layout or policy that the cost model does not price.
     """
-    evaluated = evaluate(Problem.from_plan(plan), Placement.from_plan(plan), plan.schedule())
-    return predict(evaluated, plan.prediction.assumptions)
+    return predict(evaluate_plan(plan), plan.prediction.assumptions)

@@ -12,6 +12,7 @@ from costmodel.kept import KeptBytes
 from costmodel.layer_table import PricedLayers, price_layers
 from costmodel.layouts import Column, Layouts
 from costmodel.price import Priced, price
+from costmodel.schema.plan import Plan
 from costmodel.schema.schedule import Schedule
 from planner.kept import count_kept
 from planner.mixed import estimate_edges, group_of_ranks, join_priced, join_times, price_groups
@@ -111,6 +112,11 @@ def evaluate(
     priced = price(layers, placement.assignment(problem.kinds, problem.num_kinds, layers.costs.num_policies), kept)
     simulation = simulate(schedule, times, cores_per_pipeline(problem, placement))
     return Evaluated(problem, placement, schedule, times, priced, simulation)
+
+
+def evaluate_plan(plan: Plan) -> Evaluated:
+    """A plan's own placement and order of passes. Raises InvalidSpec for what the cost model does not price."""
+    return evaluate(Problem.from_plan(plan), Placement.from_plan(plan), plan.schedule())
 
 
 def _evaluate_mixed(

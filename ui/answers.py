@@ -21,9 +21,10 @@ REMEMBERED = 64
 """Answers kept."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answer:
-    """A question, the request that it means, and the plan that was found, with its training run.
+    """A question, the request that it means, and the plan that was found, with its training run. Each is equal to
+    itself alone, so that what follows from it can be remembered by it.
 
     ``simulated_s``: steps of all layouts that the search simulated, by number in the enumerated space.
     """
@@ -42,7 +43,7 @@ class Answer:
 _answers: Remembered[Question, Answer] = Remembered(REMEMBERED)
 _outcomes: Remembered[Question, Outcome] = Remembered(2)
 """What the last searches found besides, which may be large: their runners-up are asked for at once, or hardly ever."""
-_wholes: Remembered[Question, Plan] = Remembered(REMEMBERED)
+_wholes: Remembered[Answer, Plan] = Remembered(REMEMBERED)
 
 
 def find_answer(question: Question, request: Request, on_progress: Callable[[Progress], None] | None = None) -> Answer:
@@ -54,7 +55,7 @@ def find_answer(question: Question, request: Request, on_progress: Callable[[Pro
 
 def with_runners_up(answer: Answer) -> Plan:
     """The plan with the layouts that lost to it. They take as long as the search, so what needs none is drawn first."""
-    return _wholes.of(answer.question, lambda: _rank(answer))
+    return _wholes.of(answer, lambda: _rank(answer))
 
 
 def _search(question: Question, request: Request, on_progress: Callable[[Progress], None] | None) -> Answer:

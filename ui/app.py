@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 import streamlit as st
 
-from costmodel.schema.errors import Infeasible, ParlayError
+from costmodel.schema.errors import Infeasible, ParlayError, SolverTimeout
 from planner.search.run import Progress
 from ui.answers import Answer, find_answer
 from ui.choose import Sidebar
@@ -75,7 +75,8 @@ def _find(sidebar: Sidebar) -> Answer:
 def _refuse(error: ParlayError, sidebar: Sidebar) -> None:
     """The sentence beside its field and, with all that is known about it, on the page."""
     beside = sidebar.complain(error)
-    st.subheader("No layout meets this" if isinstance(error, Infeasible) else "This cannot be planned as asked")
+    titles = {Infeasible: "No layout meets this", SolverTimeout: "No answer within the time limit"}
+    st.subheader(titles.get(type(error), "This cannot be planned as asked"), anchor=False)
     st.error(said(error))
     for reason in getattr(error, "reasons", ()):
         st.markdown(f"- {reason}")

@@ -7,6 +7,7 @@ take, the default stands and the field says so.
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import isinf, nan
 from typing import Any
 
 import streamlit as st
@@ -22,10 +23,14 @@ from ui.cluster_text import cluster_text
 from ui.question import Question, field_of
 from ui.words import said
 
-NUMBERS: dict[str, Callable[[str], float]] = {
-    "gpus": int, "seq_len": int, "global_batch_size": int, "fit_probability": float, "time_limit_s": float,
+RANGES: dict[str, tuple[Any, Any]] = {
+    "gpus": (1, 1_000_000), "seq_len": (1, 1_000_000_000), "global_batch_size": (1, 1_000_000_000),
+    "fit_probability": (0.5, 0.99), "time_limit_s": (1.0, 600.0),
 }  # fmt: skip
-"""Fields that an address can spell wrongly; the others take any text and are checked by the planner."""
+"""Least and most of the fields that take numbers alone; the others take any text and are checked by the planner."""
+
+CONSTRAINTS = ("fix", "limit", "forbid", "allow", "schedules", "fit_probability", "time_limit_s")
+"""Fields that are folded away until one of them is asked for."""
 
 DEFAULT = Question()
 
@@ -35,7 +40,7 @@ class Sidebar:
 
     def __init__(self) -> None:
         self._slots: dict[str, Any] = {}
-        self._address = _wrong_numbers()
+        self._refused = _refused_numbers()
         self._values: dict[str, Any] = {}
         with st.sidebar:
             self._model()
@@ -44,8 +49,12 @@ class Sidebar:
             self._limits()
             self._run()
         self.question = Question(**self._values)
-        for name, typed in self._address.items():
-            self._slots[name].warning(f"{name} = {typed!r} in the address is no number: the default stands.")
+        for name, typed in self._refused.items():
+            if getattr(self.question, name) == getattr(DEFAULT, name):
+                least, most = RANGES[name]
+                self._slots[name].warning(
+                    f"{name} = {typed!r} in the address is no number from {least:,} to {most:,}: the default stands."
+                )
 
     def complain(self, error: ParlayError) -> bool:
         """Say what is wrong beside the field that it is about; False where it is about no single one."""
@@ -56,11 +65,16 @@ class Sidebar:
         return True
 
     def _field(self, name: str, widget: Callable[..., Any], label: str, *arguments: Any, **options: Any) -> Any:
-        value = widget(label, *arguments, key=name, bind="query-params", **options)
+        # A field of whole numbers would break on an infinite one, and so is left unbound.
+        bind = None if isinf(_read(self._refused.get(name, ""))) else "query-params"
+        value = widget(label, *arguments, key=name, bind=bind, **options)
         self._slots[name] = st.empty()
         if value is not None:
             self._values[name] = tuple(value) if isinstance(value, list) else value
         return value
+
+    def _number(self, name: str, label: str, step: float, **options: Any) -> Any:
+        return self._field(name, st.number_input, label, *RANGES[name], getattr(DEFAULT, name), step, **options)
 
     def _model(self) -> None:
         names = model_names()
@@ -81,7 +95,7 @@ class Sidebar:
         with left:
             gpu = self._field("gpu", st.selectbox, "GPU", names, index=_at(names, DEFAULT.gpu), accept_new_options=True)
         with right:
-            gpus = self._field("gpus", st.number_input, "How many", min_value=1, value=DEFAULT.gpus, step=8)
+            gpus = self._number("gpus", "How many", 8)
         with st.popover("Edit the cluster", width="stretch", icon=":material/hub:"):
             if st.button("Start from the GPUs above", width="stretch"):
                 st.session_state["cluster"] = cluster_text(gpu, gpus)
@@ -95,23 +109,21 @@ class Sidebar:
         st.subheader("A training step", divider="gray")
         left, right = st.columns(2)
         with left:
-            self._field(
-                "seq_len", st.number_input, "Tokens a sequence", value=None, min_value=1, step=1024, placeholder="auto"
-            )
+            self._number("seq_len", "Tokens a sequence", 1024, placeholder="auto")
         with right:
-            self._field(
-                "global_batch_size", st.number_input, "Sequences a step", value=None, min_value=1, step=64,
-                placeholder="4 Mi tokens",
-            )  # fmt: skip
-        left, right = st.columns(2)
-        with left:
-            self._field("precision", st.selectbox, "Precision", PRECISIONS, index=None, placeholder="auto")
-        with right:
-            self._field("runtime", st.selectbox, "Runtime", runtime_names(), index=None, placeholder="torch")
-        self._field("compile", st.toggle, "Compiled kernels")
+            self._number("global_batch_size", "Sequences a step", 64, placeholder="4M tokens")
+        self._field(
+            "precision", st.selectbox, "Precision", PRECISIONS, index=None, placeholder="auto",
+            accept_new_options=True, help="Of matrix products. Left empty: bf16 where the GPU has it.",
+        )  # fmt: skip
+        self._field(
+            "runtime", st.selectbox, "Runtime", runtime_names(), index=None, placeholder="torch",
+            accept_new_options=True, help="The training framework: what it overlaps, shards and recomputes.",
+        )  # fmt: skip
+        self._field("compile", st.toggle, "Compiled kernels", help="The runtime's kernels as its compiler fuses them.")
 
     def _limits(self) -> None:
-        with st.expander("Constraints", icon=":material/tune:", expanded=_any_asked("fix", "limit", "forbid", "allow")):
+        with st.expander("Constraints", icon=":material/tune:", expanded=_unfolded()):
             self._field("fix", st.text_input, "Fix", placeholder="tp=8, pp=4", help="What the layout must have.")
             self._field(
                 "limit", st.text_input, "Limit", placeholder="tp=..8, pp=2..", help="Between what it must stay."
@@ -129,16 +141,18 @@ class Sidebar:
                 placeholder="all that the runtime has",
             )  # fmt: skip
             self._field(
-                "fit_probability", st.slider, "Least P(fits)", 0.5, 0.99, DEFAULT.fit_probability, 0.01,
-                help="How sure it must be that memory suffices.",
+                "fit_probability", st.slider, "Least P(fits)", *RANGES["fit_probability"],
+                DEFAULT.fit_probability, 0.01, help="How sure it must be that memory suffices.",
             )  # fmt: skip
-            self._field("time_limit_s", st.number_input, "Search for at most, s", 1.0, 600.0, DEFAULT.time_limit_s, 5.0)
+            self._number("time_limit_s", "Search for at most, s", 5.0)
 
     def _run(self) -> None:
         st.subheader("The whole run", divider="gray")
         left, right = st.columns(2)
         with left:
-            self._field("tokens", st.text_input, "Tokens", placeholder="1T")
+            self._field(
+                "tokens", st.text_input, "Tokens", placeholder="1T", help="To train on in all, like 300B or 15T."
+            )
         with right:
             self._field("price", st.text_input, "Price a GPU-hour", placeholder="2.5")
 
@@ -147,24 +161,28 @@ def _at(names: list[str] | tuple[str, ...], name: str) -> int:
     return list(names).index(name)
 
 
-def _any_asked(*names: str) -> bool:
-    return any(st.session_state.get(name) or name in st.query_params for name in names)
+def _unfolded() -> bool:
+    """Whether a constraint is asked for, or has been: what is open stays open."""
+    values = {name: st.session_state.get(name) for name in CONSTRAINTS}
+    asked = any(
+        name in st.query_params or (value and value != getattr(DEFAULT, name)) for name, value in values.items()
+    )
+    st.session_state["_unfolded"] = asked or st.session_state.get("_unfolded", False)
+    return bool(st.session_state["_unfolded"])
 
 
-def _wrong_numbers() -> dict[str, str]:
-    """What the address says of numbers that is none. Read before the widgets drop it, and kept for the session."""
-    kept: dict[str, str] = st.session_state.setdefault("_wrong_numbers", {})
-    for name, number in NUMBERS.items():
+def _refused_numbers() -> dict[str, str]:
+    """Numbers of the address that their fields do not take. Read before the fields drop them, kept for the session."""
+    kept: dict[str, str] = st.session_state.setdefault("_refused_numbers", {})
+    for name, (least, most) in RANGES.items():
         typed = st.query_params.get(name)
-        if typed:
-            try:
-                number(typed)
-            except ValueError:
-                kept[name] = typed
-        if name in kept and name in st.session_state and typed:
-            try:
-                number(typed)
-                del kept[name]
-            except ValueError:
-                pass
+        if typed and not least <= _read(typed) <= most:
+            kept[name] = typed
     return kept
+
+
+def _read(typed: str) -> float:
+    try:
+        return float(typed)
+    except ValueError:
+        return nan

@@ -48,12 +48,9 @@ def _report(plan: Plan) -> str:
 
 
 def _trace(plan: Plan) -> str:
-    from planner.evaluate import evaluate
-    from planner.placement import Placement
-    from planner.problem import Problem
+    from planner.evaluate import evaluate_plan
 
-    evaluated = evaluate(Problem.from_plan(plan), Placement.from_plan(plan), plan.schedule())
-    return json.dumps(evaluated.simulation.trace().to_chrome()) + "\n"
+    return json.dumps(evaluate_plan(plan).simulation.trace().to_chrome()) + "\n"
 
 
 def _schedule(plan: Plan) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import plotly.graph_objects as go
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from costmodel.schema.plan import Plan
 from planner.report.units import gibibytes
-from ui.answers import Answer
+from ui.words import MEANINGS
 
 TOOLS = {"displaylogo": False, "displayModeBar": False, "responsive": True}
 """Of every figure: no toolbar over it until it is asked for."""
@@ -22,17 +23,14 @@ _STYLE = """
 """Less empty space than Streamlit leaves: a laptop shows the answer without scrolling."""
 
 
-remembered = st.cache_resource(
-    show_spinner=False,
-    max_entries=16,
-    hash_funcs={Answer: lambda answer: (answer.question, answer.plan.certificate.wall_s)},
-)
-"""For what follows from an answer alone. Of one question searched twice, each answer has its own."""
-
-
 def chart(figure: go.Figure, key: str) -> None:
     """A figure over the width that there is, in the page's own text colours."""
     st.plotly_chart(figure, key=key, config=TOOLS)
+
+
+def tile(column: DeltaGenerator, name: str, value: str, below: str) -> None:
+    """A figure in a frame. What stands below it, an interval or a whole, is no change: neither arrow nor colour."""
+    column.metric(name, value, below, delta_color="off", delta_arrow="off", border=True, help=MEANINGS.get(name))
 
 
 def runners_up(plan: Plan, title: str) -> None:

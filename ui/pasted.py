@@ -36,4 +36,5 @@ def naming(*files: tuple[Path | None, str]) -> Iterator[None]:
         for path, name in files:
             if path is not None:
                 error.message = error.message.replace(str(path), name)
+                error.hint = error.hint and error.hint.replace(str(path), name)
         raise

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from costmodel.schema.errors import ParlayError
+from costmodel.schema.errors import ParlayError, SolverTimeout
 from planner.request import Request, build_request
 from ui.pasted import as_file, naming
 
 PASTED_CONFIG, PASTED_CLUSTER = "the pasted config.json", "the pasted cluster.toml"
+
+PASTED_MODEL = "pasted-model"
+"""What a pasted model is called that does not say its own name."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Question:
 
         Raises what ``build_request`` raises, in words that fit what was typed or pasted.
         """
-        config = as_file(self.config.encode(), "config.json") if self.config else None
+        config = as_file(self.config.encode(), f"{PASTED_MODEL}.json") if self.config else None
         cluster = as_file(self.cluster.encode(), "cluster.toml") if self.cluster else None
         with naming((config, PASTED_CONFIG), (cluster, PASTED_CLUSTER)):
             return build_request(
@@ -80,14 +83,16 @@ FIELD_OF_OPTION = {
 """The sidebar's field for what a sentence names first."""
 
 
-NAMED = re.compile(r"--[a-z-]+|\bnum_devices\b|(?<=unknown )(?:model|gpu|precision|runtime|schedule)\b")
-"""An option, or what a sentence of an unknown name is about."""
+NAMED = re.compile(r"--[a-z-]+|\bnum_devices\b|(?<=unknown )(?:model|gpu|precision|runtime|schedule)\b|^schedule(?= ')")
+"""An option, or what a sentence of a name is about."""
 
 
 def field_of(error: ParlayError) -> str | None:
     """Which field of a Question an error is about, by what its sentence names first; None: no single one."""
-    for pasted, field in ((PASTED_CONFIG, "config"), (PASTED_CLUSTER, "cluster")):
-        if pasted in error.message:
+    if isinstance(error, SolverTimeout):
+        return "time_limit_s"
+    for pasted, field in ((PASTED_CONFIG, "config"), (PASTED_MODEL, "config"), (PASTED_CLUSTER, "cluster")):
+        if pasted in f"{error.message} {error.hint}":
             return field
     for word in NAMED.findall(error.message.lower()):
         named = FIELD_OF_OPTION.get(word.removeprefix("--").replace("-", "_"))

@@ -10,7 +10,6 @@ from planner.against import find_against, leanest_against
 from planner.search.reasons import say_difference
 from planner.survey import Survey, survey_space
 from ui.answers import Answer
-from ui.question import Question
 from ui.remembered import Remembered
 
 
@@ -37,18 +36,18 @@ class Rival:
         return f"A step takes {abs(ratio - 1.0):.1%} {'longer' if ratio > 1 else 'less'}: {said}."
 
 
-_rivals: Remembered[tuple[Question, str], Rival] = Remembered(64)
-_surveys: Remembered[Question, Survey] = Remembered(8)
+_rivals: Remembered[tuple[Answer, str], Rival] = Remembered(64)
+_surveys: Remembered[Answer, Survey] = Remembered(8)
 
 
 def survey_of(answer: Answer) -> Survey:
     """The question's whole space. Raises InvalidSpec for nodes of several kinds."""
-    return _surveys.of(answer.question, lambda: survey_space(answer.request, answer.simulated_s))
+    return _surveys.of(answer, lambda: survey_space(answer.request, answer.simulated_s))
 
 
 def find_rival(answer: Answer, text: str) -> Rival:
     """``text``: as ``--fix`` takes it. Raises InvalidSpec and UnknownName where it cannot be read."""
-    return _rivals.of((answer.question, text), lambda: _find(answer.plan, text))
+    return _rivals.of((answer, text), lambda: _find(answer.plan, text))
 
 
 def _find(plan: Plan, text: str) -> Rival:

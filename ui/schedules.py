@@ -1,4 +1,4 @@
-"""The plan's own step simulated, and the same layout under the other schedules that it could run."""
+"""The plan's layout under its own schedule and under every other that it could run."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from costmodel.even_split import even_split
 from costmodel.schedules import SCHEDULES as FORMS
 from costmodel.schema.errors import ParlayError
 from costmodel.schema.plan import Plan
-from planner.evaluate import Evaluated, evaluate
+from planner.evaluate import Evaluated, evaluate, evaluate_plan
 from planner.placement import Placement
 from planner.predict import check_layout
-from planner.problem import Problem
 from planner.request import request_from_plan
 from planner.schedules import SCHEDULES
 from planner.search.schedule_choice import named, say_against
@@ -26,21 +25,15 @@ class Tried:
     fits: bool
 
 
-def simulate_plan(plan: Plan) -> Evaluated:
-    """The plan's own order of passes, priced and simulated."""
-    return evaluate(Problem.from_plan(plan), Placement.from_plan(plan), plan.schedule())
-
-
-def try_schedules(plan: Plan, own: Evaluated) -> list[Tried]:
-    """The plan as it is, then its degrees under every other schedule that the runtime and the sizes allow, the fastest
-    first. Layers keep their recomputation and, where the number of stages is the same, their stages; elsewhere stages
-    are of equal length.
-
-    Empty without a pipeline.
+def try_schedules(plan: Plan) -> list[Tried]:
+    """The plan as it is, then - where it has a pipeline - its degrees under every other schedule that the runtime and
+    the sizes allow, the fastest first. Layers keep their recomputation and, where the number of stages is the same,
+    their stages; elsewhere stages are of equal length.
     """
-    layout, wanted = plan.layout, plan.constraints.fit_probability
+    layout, wanted, own = plan.layout, plan.constraints.fit_probability, evaluate_plan(plan)
+    itself = Tried(plan.pipeline.schedule, own, own.fits_probability >= wanted)
     if layout.pp == 1:
-        return []
+        return [itself]
     request, placement = request_from_plan(plan, constrained=False), own.placement
     tried: list[Tried] = []
     for name, kind in SCHEDULES.items():
@@ -57,8 +50,7 @@ def try_schedules(plan: Plan, own: Evaluated) -> list[Tried]:
         except ParlayError:
             continue
         tried.append(Tried(name, evaluated, evaluated.fits_probability >= wanted))
-    fits = own.fits_probability >= wanted
-    return [Tried(plan.pipeline.schedule, own, fits), *sorted(tried, key=lambda one: one.evaluated.step_time_s)]
+    return [itself, *sorted(tried, key=lambda one: one.evaluated.step_time_s)]
 
 
 def say_instead(own: Evaluated, other: Tried) -> str:

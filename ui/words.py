@@ -9,6 +9,18 @@ from planner.report.line import recompute_counts
 from planner.report.units import plural
 from planner.state_words import state_words
 
+MEANINGS = {
+    "Step": "Time of one training step: all micro-batches forward and backward, and the optimizer's update.",
+    "Tokens/s a GPU": "Tokens that the whole cluster trains on in a second, over its number of GPUs.",
+    "MFU": "Model FLOPs utilization: what the model's own arithmetic would take at the datasheet's peak rate, over what"
+    " the step takes. Recomputation does not count as work.",
+    "GPU-hours": "Number of GPUs times the hours of the run.",
+    "P(fits)": "Probability that the step runs without going out of memory.",
+    "Bubble": "Share of the time from first pass to last in which pipeline ranks wait.",
+    "Stages a rank": "Pieces of the model that each pipeline rank holds.",
+}
+"""Figures and columns by the name they are shown under -> what they are."""
+
 _SHARED = (
     "each with a whole copy of the model's state",
     "sharing out the optimizer's state (ZeRO-1)",
@@ -72,5 +84,9 @@ def spanned(low: str, high: str) -> str:
 
 def said(error: ParlayError) -> str:
     """An error's sentence with its hint, free of the command line's dashes."""
-    text = error.message if error.hint is None else f"{error.message} – {error.hint}"
-    return text.replace("--", "")
+    return plain(error.message if error.hint is None else f"{error.message} – {error.hint}")
+
+
+def plain(sentence: str) -> str:
+    """The planner's sentence without the dashes of options: its fields stand on the page."""
+    return sentence.replace("--", "")

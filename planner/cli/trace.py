@@ -23,12 +23,9 @@ def trace(
 
     check_writable(out)
     whole = read_plan(plan)
-    from planner.evaluate import evaluate
-    from planner.placement import Placement
-    from planner.problem import Problem
+    from planner.evaluate import evaluate_plan
 
-    evaluated = evaluate(Problem.from_plan(whole), Placement.from_plan(whole), whole.schedule())
-    text = json.dumps(evaluated.simulation.trace().to_chrome()) + "\n"
+    text = json.dumps(evaluate_plan(whole).simulation.trace().to_chrome()) + "\n"
     if out is None:
         print(text, end="")
     else:

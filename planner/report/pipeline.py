@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from costmodel.schema.plan import Plan
-from planner.evaluate import evaluate
+from planner.evaluate import evaluate_plan
 from planner.kept import count_kept_microbatches
-from planner.placement import Placement
-from planner.problem import Problem
 from planner.report.console import ReportConsole, heading
 from planner.report.units import percent, seconds
 from planner.simulator.drawing import draw
@@ -16,7 +14,7 @@ def print_pipeline(plan: Plan, console: ReportConsole) -> None:
     """The plan's own order of passes with its own times. Nothing where there is one rank."""
     if plan.layout.pp == 1:
         return
-    evaluated = evaluate(Problem.from_plan(plan), Placement.from_plan(plan), plan.schedule())
+    evaluated = evaluate_plan(plan)
     simulation, schedule = evaluated.simulation, evaluated.schedule
     heading(console, "Pipeline")
     copies = f", {schedule.copies} copies of the model" if schedule.copies > 1 else ""

@@ -77,6 +77,17 @@ def test_an_answer_is_searched_once() -> None:
     assert answers.find_answer(question, question.request()) is answers.find_answer(question, question.request())
 
 
+def test_a_search_that_is_broken_off_leaves_nothing_behind() -> None:
+    question = Question(model="llama-3.1-8b", gpus=8, fix="micro_batch_size=1,zero_stage=3", time_limit_s=29.0)
+
+    def leave(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        answers.find_answer(question, question.request(), leave)
+    assert answers.find_answer(question, question.request()).plan.certificate.status == "proven"
+
+
 def test_what_was_not_asked_for_longest_is_forgotten() -> None:
     memory: Remembered[str, list[str]] = Remembered(2)
     first, second = memory.of("first", lambda: ["first"]), memory.of("second", lambda: ["second"])

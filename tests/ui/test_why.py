@@ -11,10 +11,10 @@ from streamlit.testing.v1 import AppTest
 
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.plan import Plan
+from planner.evaluate import evaluate_plan
 from ui.answers import find_answer
 from ui.question import Question
 from ui.runs import choose_run, find_run, read_runs
-from ui.schedules import simulate_plan
 
 TINY = Question(model="tiny", gpu="cpu", gpus=2, fix="pp=2")
 
@@ -31,7 +31,7 @@ def page(tiny: Plan) -> AppTest:
 
 def record(plan: Plan, **changes: object) -> str:
     """What ``plan run`` would add for a run of the plan that went exactly as simulated."""
-    trace = simulate_plan(plan).simulation.trace()
+    trace = evaluate_plan(plan).simulation.trace()
     run = {
         "date": "2026-01-31", "schedule": plan.pipeline.schedule, "layout": plan.layout.model_dump(mode="json"),
         "measured": {"step_time_s": 1.0}, "trace": {"origin": "measured", "events": trace.events}, "host": "here",

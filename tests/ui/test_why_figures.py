@@ -10,13 +10,14 @@ import pytest
 from planned import CLUSTER, count_boxes, planned
 
 from costmodel.schema.plan import Plan
+from planner.evaluate import evaluate_plan
 from planner.report.terms import label, terms_of
 from planner.schedules import build_schedule
 from planner.simulator import Simulation, StageTimes, simulate
 from ui import charts
 from ui.figures.passes import COMPUTE, read_passes
 from ui.figures.timeline import LOOKS, drawn_at_once, window_at
-from ui.schedules import simulate_plan, try_schedules
+from ui.schedules import try_schedules
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +93,7 @@ def test_every_pass_is_drawn_once_as_long_as_it_takes(name: str, vpp: int) -> No
 def test_passes_and_collectives_of_a_split_vocabulary_are_drawn() -> None:
     degrees = {"pp": 4, "dp_shard": 4, "vocab_parallel": True, "global_batch_size": 32}
     plan = planned(schedule="1f1b-vocab-1", **degrees)
-    figure = charts.timeline({"simulated": read_passes(simulate_plan(plan).simulation.trace())})
+    figure = charts.timeline({"simulated": read_passes(evaluate_plan(plan).simulation.trace())})
     m, pp = plan.layout.num_microbatches, plan.layout.pp
     for words in ("embedding", "embedding's gradient", "output layer", "output layer's gradients"):
         assert [count_boxes(trace) for trace in named(figure, words)] == [m * pp]
@@ -125,7 +126,7 @@ def test_a_measured_trace_stands_above_the_simulated_one() -> None:
 
 
 def test_activations_peak_where_the_plan_says(mixed: Plan) -> None:
-    evaluated = simulate_plan(mixed)
+    evaluated = evaluate_plan(mixed)
     figure = charts.activations(evaluated, 0.0, evaluated.simulation.makespan_s)
     for trace in figure.data:
         rank = mixed.prediction.memory.per_stage[int(trace.name.removeprefix("rank "))]
@@ -161,7 +162,7 @@ def test_time_on_the_wire_times_its_rate_is_what_is_sent(mixed: Plan) -> None:
 
 
 def test_other_schedules_of_the_layout_are_what_they_would_be_alone(pipelined: Plan) -> None:
-    every = try_schedules(pipelined, simulate_plan(pipelined))
+    every = try_schedules(pipelined)
     assert every[0].name == "zb-h1"
     assert every[0].evaluated.step_time_s == pytest.approx(pipelined.prediction.step_time_s.mean)
     times_s = {one.name: one.evaluated.step_time_s for one in every}
@@ -174,4 +175,5 @@ def test_other_schedules_of_the_layout_are_what_they_would_be_alone(pipelined: P
 
 def test_without_a_pipeline_there_is_no_other_schedule() -> None:
     plan = planned(dp_shard=16, zero_stage=3)
-    assert try_schedules(plan, simulate_plan(plan)) == []
+    (itself,) = try_schedules(plan)
+    assert itself.evaluated.step_time_s == pytest.approx(plan.prediction.step_time_s.mean)

@@ -6,9 +6,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from planner.evaluate import Evaluated, kept_by_stage
+from ui.figures.axes import memory_unit
 from ui.palette import CYCLE, styled
 
-GIB = 2.0**30
 MOST = 6
 """Ranks drawn: the first, the last and those evenly between."""
 
@@ -26,7 +26,7 @@ def activations(evaluated: Evaluated, start_s: float, end_s: float) -> go.Figure
         held_bytes = np.insert(held_bytes, 0, 0.0)[first : last + 1]
         curves[rank] = np.concatenate([[start_s], when_s[first:last], [end_s]]), np.append(held_bytes, held_bytes[-1])
     largest = max(float(held_bytes.max()) for _, held_bytes in curves.values())
-    unit, unit_bytes = ("GiB", GIB) if largest >= GIB else ("MiB", 2.0**20)
+    unit, unit_bytes = memory_unit(largest)
     figure = go.Figure(
         [
             go.Scatter(

@@ -1,4 +1,4 @@
-"""Logarithmic axes with round numbers at their ticks."""
+"""Units of axes: logarithmic ones with round numbers at their ticks, and memory in GiB or MiB."""
 
 from __future__ import annotations
 
@@ -6,6 +6,13 @@ from math import floor, log10
 from typing import Any
 
 from planner.report.units import count
+
+MIB, GIB = 2.0**20, 2.0**30
+
+
+def memory_unit(largest_bytes: float) -> tuple[str, float]:
+    """(name, bytes) of the unit for amounts up to ``largest_bytes``: GiB, or MiB where they are less than one."""
+    return ("GiB", GIB) if largest_bytes >= GIB else ("MiB", MIB)
 
 
 def log_axis(title: str, low: float, high: float) -> dict[str, Any]:

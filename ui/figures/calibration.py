@@ -12,7 +12,7 @@ from costmodel.schema.calibration import Calibration
 from costmodel.schema.fit import Fit
 from planner.prediction import Z_90
 from planner.report.calibration import MOVED
-from ui.palette import BLUE, FAINT, GREY, styled
+from ui.palette import BLUE, FAINT, GREY, SKY, styled
 
 MOST = 28
 """Factors in one picture, those that moved farthest."""
@@ -46,7 +46,7 @@ def residuals(calibration: Calibration) -> go.Figure:
             found[one.op].append(100 * (one.predicted_seconds / one.seconds - 1))
     figure = go.Figure(
         [
-            go.Box(x=errors, name=f"{name} ({len(errors)})", marker={"color": BLUE, "size": 3}, line={"width": 1.2})
+            go.Box(x=errors, name=f"{name} ({len(errors)})", marker={"color": SKY, "size": 3}, line={"width": 1.2})
             for name, errors in found.items()
         ]
     )

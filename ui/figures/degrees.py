@@ -49,6 +49,6 @@ def values_of(column: Sequence[float | str]) -> list[float | str]:
 
 def worded(value: float | str) -> str:
     """A value as it is read: ``8``, ``0.5``, ``1f1b``."""
-    return value.replace("+", ", ").replace("-", " ") if isinstance(value, str) and "+" in value else (
-        value if isinstance(value, str) else f"{value:g}"
-    )  # fmt: skip
+    if not isinstance(value, str):
+        return f"{value:g}"
+    return value.replace("+", ", ").replace("-", " ") if "+" in value else value

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from planner.report.units import seconds
 from planner.validation.result import PricedRow
-from ui.palette import BLUE, CYCLE, FAINT, GREY, styled
+from ui.palette import CYCLE, FAINT, GREY, SKY, styled
 
 GROUPS: Mapping[str, Callable[[PricedRow], str]] = MappingProxyType(
     {
@@ -64,7 +64,7 @@ def errors_by_group(results: Sequence[PricedRow], group: str) -> go.Figure:
     figure = go.Figure(
         [
             go.Box(
-                x=[100 * (one.step_error or 0.0) for one in runs], name=name, marker={"color": BLUE, "size": 3},
+                x=[100 * (one.step_error or 0.0) for one in runs], name=name, marker={"color": SKY, "size": 3},
                 line={"width": 1.2}, boxpoints="outliers", hoverinfo="x+name",
             )
             for name, runs in points.items()

@@ -7,9 +7,9 @@ import plotly.graph_objects as go
 from costmodel.schema.plan import Plan
 from planner.report.terms import label
 from planner.report.units import size
+from ui.figures.axes import memory_unit
 from ui.palette import GREY, PARTS, VERMILION, colours_of, styled
 
-GIB = 2.0**30
 ROW, MOST_HEIGHT = 30, 520
 
 
@@ -18,7 +18,7 @@ def memory(plan: Plan) -> go.Figure:
     its own device. In GiB, or in MiB where all tensors together are less than one."""
     prediction = plan.prediction.memory
     ranks, whole = prediction.per_stage, prediction.capacity_bytes
-    unit, unit_bytes = ("GiB", GIB) if prediction.allocated_bytes >= GIB else ("MiB", 2.0**20)
+    unit, unit_bytes = memory_unit(prediction.allocated_bytes)
     rows = [rank.rank for rank in ranks]
     names = [name for name in ranks[0].parts if any(rank.parts.get(name, 0.0) > 0 for rank in ranks)]
     colours = colours_of(names, PARTS)

@@ -8,10 +8,9 @@ import numpy as np
 import plotly.graph_objects as go
 
 from planner.survey import Survey
+from ui.figures.axes import GIB
 from ui.figures.degrees import columns_of, titled, values_of, worded
 from ui.palette import SCALE, styled
-
-GIB = 2.0**30
 
 LEFT_OUT = ("order", "etp", "dp_replicate", "optimizer_format", "shard_optim", "reshard_after_forward")
 """Choices that follow from others or change little."""

@@ -10,11 +10,9 @@ from costmodel.schema.plan import Plan
 from planner.report.line import layout_words
 from planner.report.units import gibibytes, plural, seconds
 from planner.survey import Survey
-from ui.figures.axes import log_axis
+from ui.figures.axes import GIB, log_axis
 from ui.figures.degrees import columns_of, titled, values_of, worded
 from ui.palette import GREY, VERMILION, shades, styled
-
-GIB = 2.0**30
 
 FAINT_POINT = 0.2
 """How much of a layout's colour is left where it does not fit."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from costmodel.schema.plan import Plan
 from planner.report.command import plan_command
@@ -13,7 +12,7 @@ from planner.report.terms import label
 from planner.report.units import count, digits, gibibytes, percent, plural, seconds
 from ui import charts, downloads
 from ui.answers import Answer, with_runners_up
-from ui.parts import chart, runners_up
+from ui.parts import chart, runners_up, tile
 from ui.words import in_sentences, spanned
 
 
@@ -63,14 +62,9 @@ def _figures(plan: Plan) -> None:
     columns = st.columns(len(tiles) + 1)
     for column, (name, words, figure, sign) in zip(columns, tiles, strict=False):
         low, high = sorted(figure * (bound / step.mean) ** sign for bound in (step.low, step.high))
-        _tile(column, name, words(figure), spanned(words(low), words(high)))
+        tile(column, name, words(figure), spanned(words(low), words(high)))
     used, there = (gibibytes(size) for size in (memory.peak_bytes_per_device, memory.capacity_bytes))
-    _tile(columns[-1], "P(fits)", percent(memory.fits_probability), f"{used} of {there} GiB")
-
-
-def _tile(column: DeltaGenerator, name: str, value: str, below: str) -> None:
-    """An interval below a figure is no change of it: neither arrow nor colour."""
-    column.metric(name, value, below, delta_color="off", delta_arrow="off", border=True)
+    tile(columns[-1], "P(fits)", percent(memory.fits_probability), f"{used} of {there} GiB")
 
 
 def _proof(plan: Plan) -> None:

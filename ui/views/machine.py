@@ -8,8 +8,7 @@ from planner.report.units import gibibytes, percent, seconds
 from planner.sensitivity import FIGURES, Outcome, Repriced, Sensitivity, sweep
 from ui import charts
 from ui.answers import Answer
-from ui.parts import chart
-from ui.question import Question
+from ui.parts import chart, tile
 from ui.remembered import Remembered
 
 SLIDERS = (
@@ -22,14 +21,14 @@ FACTORS = (0.25, 0.33, 0.5, 0.67, 0.75, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.
 MARGIN = 0.01
 """Share of the step by which another layout must be faster before it is said to win: the default gap of a search."""
 
-_ready: Remembered[Question, Repriced] = Remembered(16)
-_elasticities: Remembered[Question, dict[str, float]] = Remembered(64)
-_sweeps: Remembered[Question, Sensitivity] = Remembered(64)
+_ready: Remembered[Answer, Repriced] = Remembered(16)
+_elasticities: Remembered[Answer, dict[str, float]] = Remembered(64)
+_sweeps: Remembered[Answer, Sensitivity] = Remembered(64)
 
 
 def repriced(answer: Answer) -> Repriced:
     """The answer's plan, ready to be priced again."""
-    return _ready.of(answer.question, lambda: Repriced(answer.plan))
+    return _ready.of(answer, lambda: Repriced(answer.plan))
 
 
 def show(answer: Answer) -> None:
@@ -39,7 +38,7 @@ def show(answer: Answer) -> None:
         _sliders(answer)
     with right:
         st.subheader("What the step hangs on", anchor=False)
-        found = _elasticities.of(answer.question, repriced(answer).elasticities)
+        found = _elasticities.of(answer, repriced(answer).elasticities)
         chart(charts.sensitivity(found), "sensitivity")
         st.caption("Of the same plan. More memory makes no step shorter by itself; it lets other plans fit.")
     _winners(answer)
@@ -65,15 +64,9 @@ def _sliders(answer: Answer) -> None:
         delta_color="inverse" if abs(share) >= 5e-4 else "off", border=True,
         delta_arrow="auto" if abs(share) >= 5e-4 else "off",
     )  # fmt: skip
-    middle.metric(
-        "P(fits)", percent(changed.fits_probability), f"{percent(base.fits_probability)} as it is", delta_color="off",
-        delta_arrow="off", border=True,
-    )  # fmt: skip
-    right.metric(
-        "Fullest device", f"{gibibytes(changed.peak_bytes_per_device)} GiB",
-        f"of {gibibytes(answer.plan.prediction.memory.capacity_bytes * factors['memory'])} GiB", delta_color="off",
-        delta_arrow="off", border=True,
-    )  # fmt: skip
+    tile(middle, "P(fits)", percent(changed.fits_probability), f"{percent(base.fits_probability)} as it is")
+    there = answer.plan.prediction.memory.capacity_bytes * factors["memory"]
+    tile(right, "Fullest device", f"{gibibytes(changed.peak_bytes_per_device)} GiB", f"of {gibibytes(there)} GiB")
     asked = answer.request.fit_probability
     if changed.fits_probability < asked:
         st.warning(f"The plan no longer fits with {asked:.0%} certainty: another would have to be found.")
@@ -82,14 +75,14 @@ def _sliders(answer: Answer) -> None:
 @st.fragment
 def _winners(answer: Answer) -> None:
     st.subheader("Would another layout win?", anchor=False)
-    found = _sweeps.get(answer.question)
+    found = _sweeps.get(answer)
     if found is None:
         st.caption("The whole space is searched again under each of a dozen changes.")
         place = st.empty()
         if not place.button("Search under each change", icon=":material/play_arrow:", key="alternatives_sweep"):
             return
         with place, st.spinner("Searching under each change …"):
-            found = _sweeps.of(answer.question, lambda: sweep(answer.plan))
+            found = _sweeps.of(answer, lambda: sweep(answer.plan))
         place.empty()
     asked, base_s = answer.request.fit_probability, found.base.step_time_s
     st.table(

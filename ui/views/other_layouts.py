@@ -17,17 +17,16 @@ from planner.report.units import percent, seconds, size
 from planner.survey import Survey
 from ui import charts
 from ui.answers import Answer, with_runners_up
+from ui.figures.axes import GIB
 from ui.figures.degrees import CODED, DEGREES, columns_of, titled
 from ui.parts import TOOLS, chart, runners_up
 from ui.rivals import Rival, find_rival, survey_of
-from ui.words import said
+from ui.words import plain, said
 
 SPACE, AGAINST, COLOUR = "alternatives_space", "alternatives_against", "alternatives_colour"
 
 MOST_LINES = 600
 """Layouts that are drawn in parallel coordinates."""
-
-GIB = 2.0**30
 
 NAMES = {
     "cp_ring": "Ring context parallel",
@@ -48,13 +47,19 @@ def show(answer: Answer) -> None:
 @st.fragment
 def _explore(answer: Answer) -> None:
     """Points and the one that was picked: only this much is drawn anew when another is."""
-    try:
-        survey = survey_of(answer)
-    except ParlayError as error:
-        st.info(f"The layouts are not drawn here: {error.message}.", icon=":material/info:")
-    else:
+    survey = _survey(answer)
+    if survey is not None:
         _points(answer, survey)
     _against(answer)
+
+
+def _survey(answer: Answer) -> Survey | None:
+    """The space, or a sentence in its place where there is none to draw."""
+    try:
+        return survey_of(answer)
+    except ParlayError as error:
+        st.info(f"The layouts are not drawn here: {error.message}.", icon=":material/info:")
+        return None
 
 
 def _points(answer: Answer, survey: Survey) -> None:
@@ -79,12 +84,12 @@ def _points(answer: Answer, survey: Survey) -> None:
 def _counted(survey: Survey, drawn: Survey) -> str:
     """What is drawn, and of how many."""
     whole = len(survey) == survey.considered
-    priced = "all of them" if whole else f"{len(survey):,} of them in regular distances"
+    priced = "All of them" if whole else f"{len(survey):,} of them, in regular distances,"
     return (
-        f"**{survey.considered:,} layouts** are possible. With one policy for all layers, in closed form, {priced} are"
-        f" priced, and {int(survey.fits.sum()):,} fit. Drawn are {len(drawn):,}: the Pareto front, what the search"
-        " simulated, the fastest that fit, and a regular sample of the rest, faint where it does not fit."
-        " **Click a point** to hold it against the plan."
+        f"**{survey.considered:,} layouts** are possible. {priced} are priced here by formula, with the same"
+        f" recomputation in all layers, and {int(survey.fits.sum()):,} fit. Drawn are {len(drawn):,}: the Pareto front"
+        " (nothing is both faster and smaller), what the search simulated, the fastest that fit, and a regular sample"
+        " of the rest, faint where it does not fit. **Click a point** to hold it against the plan."
     )
 
 
@@ -116,7 +121,7 @@ def _against(answer: Answer) -> None:
     else:
         st.warning(rival.verdict(answer.plan), icon=":material/block:")
     for sentence in rival.left_out:
-        st.caption(sentence.replace("--", ""))
+        st.caption(plain(sentence))
     if rival.plan is not None:
         _compare(answer.plan, rival.plan, rival, text.strip())
 
@@ -187,10 +192,8 @@ def _short(choice: str, value: str) -> str:
 
 def show_choices(answer: Answer) -> None:
     """Parallel coordinates of the fastest that fit."""
-    try:
-        survey = survey_of(answer)
-    except ParlayError as error:
-        st.info(f"The layouts are not drawn here: {error.message}.", icon=":material/info:")
+    survey = _survey(answer)
+    if survey is None:
         return
     drawn, fitting = survey.fastest(MOST_LINES), int(survey.fits.sum())
     if len(drawn) < 2 or not columns_of(drawn):

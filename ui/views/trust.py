@@ -18,9 +18,19 @@ from planner.validation.summary import Errors, Summary, summarise
 from ui import charts
 from ui.answers import Answer
 from ui.figures.measured import GROUPS, grouped
-from ui.parts import chart
+from ui.parts import chart, tile
 from ui.pasted import as_file, naming
+from ui.remembered import Remembered
 from ui.words import said
+
+COLUMNS = {
+    "median": "Half of the runs are nearer to their prediction than this.",
+    "mean": "Mean distance of a run from its prediction, either way.",
+    "bias": "Median of predicted / measured − 1: above 0 where the model says longer steps than were measured.",
+}
+"""Columns of the table of errors -> what they are."""
+
+_priced: Remembered[tuple[bytes, str], list[PricedRow]] = Remembered(8)
 
 
 def show(answer: Answer) -> None:
@@ -72,7 +82,8 @@ def _own() -> None:
         return
     try:
         with st.spinner(f"Pricing {uploaded.name} …"):
-            results = _priced(uploaded.getvalue(), uploaded.name)
+            content, name = uploaded.getvalue(), uploaded.name
+            results = _priced.of((content, name), lambda: _price(content, name))
     except ParlayError as error:
         st.error(said(error))
         return
@@ -91,8 +102,7 @@ def _own() -> None:
     )
 
 
-@st.cache_resource(show_spinner=False, max_entries=8)
-def _priced(content: bytes, name: str) -> list[PricedRow]:
+def _price(content: bytes, name: str) -> list[PricedRow]:
     from planner.validation.pricing import price_rows
     from planner.validation.table import read_table
 
@@ -108,9 +118,11 @@ def _compared(results: Sequence[PricedRow], key: str) -> None:
         st.info("No row has a measured step_time_s beside its price: there is nothing to compare.")
         return
     _tiles(summary)
-    group = st.segmented_control("Grouped by", list(GROUPS), default="source", required=True, key=f"trust_{key}_group")
+    group = st.segmented_control(
+        "Grouped by", list(GROUPS), default="source", required=True, key=f"trust_{key}_group", bind="query-params"
+    )
     chart(charts.predicted_against_measured(results, str(group)), f"{key}_scatter")
-    left, right = st.columns([3, 2], gap="large")
+    left, right = st.columns(2, gap="large")
     with left:
         st.subheader("How far off", anchor=False)
         chart(charts.errors_by_group(results, str(group)), f"{key}_errors")
@@ -129,6 +141,8 @@ def _compared(results: Sequence[PricedRow], key: str) -> None:
                 "bias": [f"{one.bias:+.1%}" for one in errors.values()],
             },
             hide_index=True,
+            height="content",
+            column_config={name: st.column_config.Column(help=meaning) for name, meaning in COLUMNS.items()},
         )
 
 
@@ -143,7 +157,7 @@ def _tiles(summary: Summary) -> None:
         outcomes = counted.ran + counted.ran_out
         tiles.append(("Fits or not, told right", percent(counted.accuracy), f"of {outcomes:,} runs"))
     for column, (name, value, below) in zip(st.columns(4), tiles, strict=False):
-        column.metric(name, value, below, delta_color="off", delta_arrow="off", border=True)
+        tile(column, name, value, below)
 
 
 def _calibrated(found: Calibration) -> None:

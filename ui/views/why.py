@@ -13,9 +13,13 @@ from ui import charts
 from ui.answers import Answer
 from ui.figures.layers import RECOMPUTED
 from ui.figures.step_time import shown_terms
-from ui.parts import chart, remembered
+from ui.parts import chart
+from ui.remembered import Remembered
 from ui.views.why_cluster import show_cluster
 from ui.views.why_pipeline import show_pipeline
+from ui.words import plain
+
+_bindings: Remembered[Answer, list[str]] = Remembered(64)
 
 
 def show(answer: Answer) -> None:
@@ -46,15 +50,14 @@ def _time(plan: Plan) -> None:
 
 def _limits(answer: Answer) -> None:
     st.subheader("What limits it, and what was weighed", divider="gray")
-    said = [*_binding(answer), *answer.plan.notes]
-    st.markdown("\n".join(f"- {sentence.replace('--', '')}" for sentence in said) or "No limit has been reached.")
+    said = [*_bindings.of(answer, lambda: _binding(answer.plan)), *answer.plan.notes]
+    st.markdown("\n".join(f"- {plain(sentence)}" for sentence in said) or "No limit has been reached.")
 
 
-@remembered
-def _binding(answer: Answer) -> list[str]:
+def _binding(plan: Plan) -> list[str]:
     from planner.binding import what_binds
 
-    return [one.says for one in what_binds(answer.plan)]
+    return [one.says for one in what_binds(plan)]
 
 
 def _memory(plan: Plan) -> None:

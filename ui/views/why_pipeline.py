@@ -11,33 +11,25 @@ from ui import charts
 from ui.answers import Answer
 from ui.figures.passes import Passes, read_passes
 from ui.figures.timeline import Window, drawn_at_once, window_at
-from ui.parts import chart, remembered
+from ui.parts import chart
+from ui.remembered import Remembered
 from ui.runs import MeasuredRun, choose_run, find_run, read_runs
-from ui.schedules import Tried, say_instead, simulate_plan, try_schedules
-from ui.words import said
+from ui.schedules import Tried, say_instead, try_schedules
+from ui.words import MEANINGS, said
 
 PARTS = {"start": 0.0, "middle": 0.5, "end": 1.0}
 """Parts of a long step that are drawn pass by pass -> how far through it they are."""
 
 
-@remembered
-def tried(answer: Answer) -> list[Tried]:
-    """The plan's own schedule simulated, and the others that its layout could run."""
-    own = simulate_plan(answer.plan)
-    return try_schedules(answer.plan, own) or [Tried(answer.plan.pipeline.schedule, own, True)]
-
-
-@remembered
-def simulated(answer: Answer, name: str) -> Passes:
-    """The passes of the plan's layout under a schedule."""
-    one = next(one for one in tried(answer) if one.name == name)
-    return read_passes(one.evaluated.simulation.trace())
+_tried: Remembered[Answer, list[Tried]] = Remembered(16)
+_passes: Remembered[tuple[Answer, str], Passes] = Remembered(16)
 
 
 @st.fragment
 def show_pipeline(answer: Answer) -> None:
     """Draw the section; its own controls redraw nothing else."""
-    plan, every = answer.plan, tried(answer)
+    plan = answer.plan
+    every = _tried.of(answer, lambda: try_schedules(plan))
     st.subheader("The pipeline, pass by pass", divider="gray")
     left, middle, right = st.columns([2, 3, 2])
     chosen, run = every[0], None
@@ -46,7 +38,7 @@ def show_pipeline(answer: Answer) -> None:
             chosen = _schedule(every)
         with middle:
             run = _measured(answer)
-    passes = simulated(answer, chosen.name)
+    passes = _passes.of((answer, chosen.name), lambda: read_passes(chosen.evaluated.simulation.trace()))
     with right:
         window = _window(passes)
     own, shown = every[0], chosen.evaluated
@@ -153,6 +145,7 @@ def _compare(every: list[Tried]) -> None:
                 for one in every
             ],
             hide_index=True,
+            column_config={name: st.column_config.Column(help=meaning) for name, meaning in MEANINGS.items()},
         )  # fmt: skip
         st.caption(
             "The plan's own first. Of the others, layers keep their recomputation and, where a rank has as many stages,"
