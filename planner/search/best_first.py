@@ -81,7 +81,7 @@ def _place_one(run: Run, found: Found, number: int) -> None:
 def _best_first(run: Run, scan: Scan, found: Found) -> None:
     """Evaluate seeds first, sharpen the bounds against what they reached, then go by bounds."""
     outcome = run.outcome
-    reach_s = run.best_s
+    reach_s, memory_alone = run.best_s, False
     if len(found.numbers):
         uniform = _place_seeds(run, found)
         others = other_schedules(run.priced, uniform, found.numbers, run.policies, run.budget)
@@ -91,8 +91,9 @@ def _best_first(run: Run, scan: Scan, found: Found) -> None:
             first = _tightened(run, found.first(FIRST_TIGHTENED), run.best_s)
             _look_again(run, first)
             found = Found.join([first, found.take(np.arange(len(first.numbers), len(found.numbers)))])
-        # With no incumbent yet, far above what any layout could take: memory alone then decides.
-        reach_s = run.best_s if run.best_s < np.inf else FAR * float(np.max(uniform.step_time_s))
+        # With no incumbent yet, far above what any layout could take.
+        memory_alone = run.best_s == np.inf
+        reach_s = FAR * float(np.max(uniform.step_time_s)) if memory_alone else run.best_s
     found = _tightened(run, _with_shares(run, scan, found, reach_s), reach_s)
     _look_again(run, found)
     outcome.near = found.numbers[np.isfinite(found.bounds)].tolist()
@@ -103,7 +104,9 @@ def _best_first(run: Run, scan: Scan, found: Found) -> None:
     _improve_best(run, min([run.best_s, scan.left_s, *waiting[:1].tolist(), *run.proven, *run.open.values()]))
     beaten = int((waiting >= run.to_beat_s).sum())
     outcome.pruned["memory"] = scan.too_large
-    outcome.pruned["bound"] = scan.too_slow + never + beaten
+    outcome.pruned["bound"] = scan.too_slow + beaten
+    rule = "memory, layer by layer" if memory_alone else "bound"
+    outcome.pruned[rule] = outcome.pruned.get(rule, 0) + never
     outcome.pruned["not reached"] = scan.left + len(waiting) - beaten
     outcome.stopped = outcome.pruned["not reached"] > 0
     outcome.bound_s = min([run.best_s, scan.left_s, *waiting[:1].tolist(), *run.proven, *run.open.values()])

@@ -124,6 +124,15 @@ def ends_in_layers(layers: PricedLayers, num_kinds: int) -> IntColumn:
     return np.asarray(np.rint(weight).astype(np.int64))
 
 
+def most_shift(layers: PricedLayers, num_kinds: int) -> Column:
+    """[n] layers by which stages of one rank each, and boundaries between them, may differ from the even split: what
+    the heavier end weighs in lightest layers, and one more; 0 where the runtime's stages are even."""
+    work = layers.forward + layers.backward[:, :, 0]
+    lightest = np.maximum(work[:, :num_kinds].min(axis=1), 1e-12)
+    shift = np.minimum(np.ceil(work[:, num_kinds:].max(axis=1) / lightest) + 1.0, MAX_SHIFT)
+    return np.asarray(shift * layers.setting.runtime.uneven_stages)
+
+
 def extras_floor_s(
     layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...], alike: IntColumn | None = None
 ) -> Column:

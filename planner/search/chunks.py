@@ -4,88 +4,34 @@ of policies are left to choose."""
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
 
-from costmodel.even_split import counts_per_rank, even_split
+from costmodel.even_split import counts_per_rank
 from costmodel.kept import KeptBytes
 from costmodel.layer_table import PricedLayers
-from costmodel.layouts import Column, IntColumn, Layouts
+from costmodel.layouts import Column
 from costmodel.memory import host_budget_bytes, nvme_budget_bytes
 from costmodel.price import price
 from costmodel.schedules import SCHEDULES
 from costmodel.schema.schedule import Schedule
-from costmodel.stages import Stages, stages_of
+from costmodel.stages import stages_of
 from planner.evaluate import Evaluated, cores_per_pipeline, kept_bytes, stage_times
 from planner.order import build_order, with_frozen
 from planner.placement import Placement
 from planner.problem import Problem
-from planner.search.bounds import ends_in_layers
 from planner.search.mixes import Slot
 from planner.search.options import SlotRooms
 from planner.search.placed import Placed, deal, repeated
+from planner.search.splits import splits_of_row
 from planner.simulator import Simulation, StageTimes, simulate
 
 TRIES = 6
 """How often a mix that its order keeps longer than the mean of its stages is chosen again under less memory."""
 
 ROUNDING = 1.0 + 1e-9
-
-
-def is_given(layouts: Layouts) -> bool:
-    """Whether the rows' split is given: a rank holds more than one stage, there is one rank, or none holds an end."""
-    form, pp, vpp = SCHEDULES[layouts.schedule_name(0)], int(layouts.pp[0]), int(layouts.vpp[0])
-    return pp == 1 or vpp > 1 or form.copies > 1 or form.barriers > 0
-
-
-@lru_cache(maxsize=4096)
-def given_splits(total: int, schedule: str, pp: int, vpp: int, ends: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Layers by stage of one copy: the even split, and where ``ends`` (embedding, head; in layers) weigh, the one that
-    relieves the ranks that hold them. ``ends`` empty: the runtime's stages must be even.
-
-    From the even split, one layer at a time goes from the fullest rank's longest stage to the emptiest rank's shortest,
-    as long as that evens them out and no more than the ends weigh.
-    """
-    stages = stages_of(schedule, pp, vpp)
-    even = even_split(total, stages.per_copy)
-    if not any(ends) or pp == 1:
-        return (tuple(even),)
-    lengths = np.array(even)
-    for _ in range(sum(ends)):
-        load = _loads(lengths, stages, ends)
-        full, empty = int(load.argmax()), int(load.argmin())
-        giving, taking = _of_rank(stages, full), _of_rank(stages, empty)
-        giver, taker = giving[lengths[giving].argmax()], taking[lengths[taking].argmin()]
-        moved = lengths.copy()
-        moved[giver] -= 1
-        moved[taker] += 1
-        if moved[giver] < 1 or _loads(moved, stages, ends).max() >= load.max():
-            break
-        lengths = moved
-    return tuple(dict.fromkeys((tuple(even), tuple(lengths.tolist()))))
-
-
-def _loads(lengths: IntColumn, stages: Stages, ends: tuple[int, ...]) -> Column:
-    load = stages.embedding * float(ends[0]) + stages.head * float(ends[1])
-    np.add.at(load, list(stages.stage_to_rank), np.tile(lengths, stages.copies).astype(np.float64))
-    return load
-
-
-def _of_rank(stages: Stages, rank: int) -> IntColumn:
-    return np.array([at % stages.per_copy for at, home in enumerate(stages.stage_to_rank) if home == rank])
-
-
-def splits_of_row(problem: Problem, layers: PricedLayers) -> tuple[tuple[int, ...], ...]:
-    """The splits of the one row in ``layers``."""
-    if problem.pinned.lengths:
-        return (problem.pinned.lengths,)
-    layout = layers.layouts.row(0)
-    uneven = problem.setting.runtime.uneven_stages
-    ends = tuple(ends_in_layers(layers, problem.num_kinds)[0].tolist()) if uneven else ()
-    return given_splits(len(problem.kinds), layers.layouts.schedule_name(0), layout.pp, layout.vpp, ends)
 
 
 def place_given(

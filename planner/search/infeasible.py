@@ -87,7 +87,11 @@ def _said_counts(request: Request) -> str:
 
 
 def _reasons(outcome: Outcome) -> list[str]:
-    return [f"{count} layouts ruled out by {rule}" for rule, count in outcome.pruned.items() if count]
+    return [
+        f"{count:,} layout{'' if count == 1 else 's'} ruled out by {rule}"
+        for rule, count in outcome.pruned.items()
+        if count
+    ]
 
 
 def said_constraints(request: Request) -> str:

@@ -9,6 +9,9 @@ within some kept bytes A is
 the dual of a linear program with one constraint: lines again, one for every l at which two policies of a kind weigh
 the same. So it is cheap to go both ways: from the room that a layout leaves to its floor, and from a time to beat to
 the least room at which it can be met.
+
+Source: Everett 1963, "Generalized Lagrange Multiplier Method for Solving Problems of Optimum Allocation of Resources"
+(the dual bounds any mix).
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from planner.search.bounds import (
     end_ranks,
     ends_in_layers,
     kept_share,
+    most_shift,
     split_ends_s,
 )
 from planner.search.corners import corner_policies
@@ -135,9 +139,11 @@ def passes_floor(layers: PricedLayers, kinds: list[int], num_kinds: int, policie
         f = np.where(split, of_row, 1.0)
         return np.where(plain, f / -np.expm1(p * np.log1p(-np.minimum(f / m, 1.0 - 1e-12))), 0.0)
 
-    # Stages that share a rank with an end give it no more layers than the ends weigh.
+    # Stages that share a rank with an end give it no more layers than the ends weigh. Where boundaries are free, each
+    # may leave so many layers fewer to the ranks after it: to the mean rank's p - 1 of p times as many.
     given_away = ends_in_layers(layers, num_kinds).sum(axis=1) * layers.setting.runtime.uneven_stages
-    smallest = np.maximum(np.floor(len(kinds) / (p * v)) - given_away, 0.0)
+    moved = most_shift(layers, num_kinds) * whole_ends * 2.0 / p
+    smallest = np.maximum(np.floor(len(kinds) / (p * v)) - np.where(plain, moved, given_away), 0.0)
     per_layer = np.where(split, *(column[layers.index] for column in (table.layer_forward_s, table.layer_s)))
     before = np.where(copies > 1.0, 0.5 * p - 1.0, p - 1.0) / 2.0
     reach_s = np.where(plain, m * part_s, before * smallest * per_layer)

@@ -18,11 +18,12 @@ from planner.kept import count_ahead
 from planner.order import build_order
 from planner.placement import Placement
 from planner.problem import Problem
-from planner.search.chunks import is_given, place_given
+from planner.search.chunks import place_given
 from planner.search.mixes import Slot
 from planner.search.options import Option, OptionColumns, SlotRooms
 from planner.search.placed import Placed, deal
 from planner.search.ranges import list_ranges, ranges_in_time
+from planner.search.splits import is_given
 
 if TYPE_CHECKING:
     from planner.search.stage_problem import StageChoice, StageProblem

@@ -42,7 +42,8 @@ def repeated(columns: OneRow, n: int) -> OneRow:
 
 
 def deal(problem: Problem, lengths: tuple[int, ...], homes: Sequence[int], mixes: Sequence[Column]) -> tuple[int, ...]:
-    """Deal each rank's mix to its layers in model order, costlier policies last: early layers wait longest.
+    """Deal each rank's mix to its layers in model order, the costlier policies first: early layers
+    wait longest.
 
     ``homes``: the rank of each stage of one copy.
     """

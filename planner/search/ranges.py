@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
-from math import ceil
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from costmodel.rank_work import sum_work
 from costmodel.schedules import SCHEDULES
 from costmodel.stages import stages_of
 from planner.problem import Problem
-from planner.search.bounds import MAX_SHIFT
+from planner.search.bounds import most_shift
 
 Range = tuple[int, int, int]
 """(rank, start, stop): a pipeline rank and the layers [start, stop) it might hold."""
@@ -38,7 +37,7 @@ def list_ranges(problem: Problem, layers: PricedLayers) -> dict[Range, tuple[int
             (rank, start, stop): tuple((prefix[stop] - prefix[start]).tolist())
             for rank, (start, stop) in enumerate(pairwise(ends))
         }
-    shift = _shift(problem, layers) if problem.setting.runtime.uneven_stages else 0
+    shift = int(most_shift(layers, problem.num_kinds)[0])
     cuts = np.concatenate([[0], np.cumsum(even_split(total, pp))])
     found = []
     for rank in range(pp):
@@ -51,13 +50,6 @@ def list_ranges(problem: Problem, layers: PricedLayers) -> dict[Range, tuple[int
     where = np.array(found)
     counts = (prefix[where[:, 2]] - prefix[where[:, 1]]).tolist()
     return {key: tuple(own) for key, own in zip(found, counts, strict=True)}
-
-
-def _shift(problem: Problem, layers: PricedLayers) -> int:
-    """Boundaries may move as far as the heavier end weighs in layers, and one further."""
-    work = layers.forward[0] + layers.backward[0, :, 0]
-    ends, layer = float(work[problem.num_kinds :].max()), float(work[: problem.num_kinds].min())
-    return min(MAX_SHIFT, ceil(ends / max(layer, 1e-12)) + 1)
 
 
 def ranges_in_time(

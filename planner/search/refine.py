@@ -10,13 +10,13 @@ from planner.evaluate import Evaluated, evaluate
 from planner.order import build_order
 from planner.placement import Placement
 from planner.problem import Problem
-from planner.search.chunks import is_given
 from planner.search.closing import Closing
 from planner.search.mixes import Slot
 from planner.search.options import OptionColumns, SlotRooms
 from planner.search.place import list_choices, stage_problem
 from planner.search.placed import Placed, deal
 from planner.search.ranges import list_ranges
+from planner.search.splits import is_given
 from planner.search.stage_problem import StageChoice, StageProblem
 
 

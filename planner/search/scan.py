@@ -204,12 +204,13 @@ class Scan:
         rows, place = np.unique(outer, return_inverse=True)
         passes = self.passes.take(rows)
         needed_bytes = passes.needed_bytes(limit_s / (1.0 + self.priced.outer.jitter[rows]))
-        floor_bytes = state_bytes + passes.least_room_bytes[place]
+        least_room_bytes, room_bytes = passes.least_room_bytes[place], self._room(state_bytes)
+        floor_bytes = state_bytes + least_room_bytes
         least = int(floor_bytes.argmin())
         if floor_bytes[least] < self.least_bytes:
             self.least_bytes, self.leanest = float(floor_bytes[least]), int(numbers[least])
-        small = floor_bytes <= self.budget_bytes
-        soon = small & (needed_bytes[place] <= self._room(state_bytes))
+        small = least_room_bytes <= room_bytes
+        soon = small & (needed_bytes[place] <= room_bytes)
         self.too_large += int((~small).sum())
         self.too_slow += int((small & ~soon).sum())
         return np.flatnonzero(soon)

@@ -28,8 +28,8 @@ from costmodel.pipeline import (
 from costmodel.stages import stages_of
 from costmodel.state import estimate_local_params, estimate_state_bytes
 from planner.problem import Problem
-from planner.search.bounds import MAX_SHIFT, ends_in_layers, interleaved_alive, placeable_worth, split_ends_s
-from planner.search.chunks import given_splits, is_given
+from planner.search.bounds import ends_in_layers, interleaved_alive, most_shift, placeable_worth, split_ends_s
+from planner.search.splits import given_splits, is_given
 
 MAIN_SHARE = 0.1
 ROUNDING = 1.0 + 1e-9
@@ -72,9 +72,7 @@ class StageLimits:
         sends = np.add(*count_sends(layouts, np.arange(pp)[None, :]))
         self.ends_s += sends * layers.busy_s[:, None]
         self.sent_s = vpp * layers.busy_s[:, None]
-        self.shift = np.minimum(MAX_SHIFT, np.ceil(ends.max(axis=1) / np.maximum(self.least_s[:, 0], 1e-12)) + 1.0)[
-            :, None
-        ]
+        self.shift = most_shift(layers, kinds)[:, None]
         self.main = self._main_kinds(number, least)
         self.alone = len(self.main) == 1
         self.worth = np.repeat(

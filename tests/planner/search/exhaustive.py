@@ -29,8 +29,8 @@ from planner.order import build_order, with_frozen
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.search.bounds import MAX_SHIFT
-from planner.search.chunks import is_given, splits_of_row
 from planner.search.placed import OneRow
+from planner.search.splits import is_given, splits_of_row
 from planner.simulator import FrozenTimes, StageTimes, simulate, simulate_many
 
 ROUNDING = 1.0 + 1e-9

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 import numpy as np
 import pytest
-from exhaustive import best_placement, kept_of, random_placement
+from exhaustive import all_splits, best_placement, kept_of, random_placement, stage_window
 from floors import memory_floor_bytes, time_floor_s
 from small_instances import build_model, build_request, price_space, random_request, random_state_request
 
@@ -17,7 +17,7 @@ from costmodel.even_split import even_split
 from costmodel.layer_table import PricedLayers
 from costmodel.price import price
 from costmodel.schedules import SCHEDULES
-from planner.evaluate import Evaluated, evaluate
+from planner.evaluate import Evaluated, evaluate, stage_times
 from planner.kept import count_kept, count_kept_microbatches
 from planner.order import build_order
 from planner.placement import Placement
@@ -25,10 +25,13 @@ from planner.problem import Problem
 from planner.request import Request
 from planner.schedules import build_schedule
 from planner.search.bounds import extras_floor_s, interleaved_alive, least_evenness, least_in_flight
-from planner.search.chunks import splits_of_row
+from planner.search.passes import passes_floor
 from planner.search.place import place
 from planner.search.policies import policy_sets
+from planner.search.ranges import list_ranges
+from planner.search.splits import splits_of_row
 from planner.search.tight import tighten
+from planner.simulator import simulate
 
 ROUNDING = 1.0 + 1e-9
 AMPLE = 1e15
@@ -221,6 +224,45 @@ def test_a_wide_vocabulary_gathered_at_once_respects_the_bounds(vocab: int, defe
             )
             step = (row, evaluated.step_time_s, claim_bytes(evaluated))
             check_tight(sample, [step], claim_bytes(evaluated), evaluated.step_time_s * 1.001)
+
+
+@pytest.mark.parametrize("schedule", ["zb-h1", "gpipe+2bp", "1f1b+2bp"])
+def test_floors_know_how_far_boundaries_move(schedule: str) -> None:
+    """Six light layers, then one that is mostly weight gradient: the best split leaves the last rank one layer of
+    seven, which sends its gradient back sooner than half of the layers would."""
+    fixed = {"pp": 2, "tp": 1, "micro_batch_size": 1, "recompute": "none"}
+    model = build_model("unlike", num_layers=7, hidden=256, vocab=1000)
+    problem, layers = price_space(build_request(model, 2, global_batch_size=1, fixed=fixed, schedules=(schedule,)))
+    # Of both kinds and both ends.
+    forward, backward, weight = np.array([(1.0, 1.5, 0.0, 0.01), (2.0, 13.5, 0.0, 0.01), (1.0, 12.0, 0.0, 0.0)])
+    costs = replace(
+        layers.costs,
+        forward_s=forward[None, :, None],
+        backward_s=backward[None, :, None],
+        weight_grad_s=weight[None],
+        **{name: getattr(layers.costs, name)[:1] for name in ("recompute_s", "offload_s", "narrow_s", "saved_bytes")},
+    )
+    one = replace(layers.take(np.array([0])), costs=costs, index=np.zeros(1, np.intp))
+    floor_s = passes_floor(one, problem.kinds, problem.num_kinds, (0,)).floor_s()[0]
+    order, found = build_order(one), {}
+    for spans in all_splits(stage_window(problem, one)):
+        lengths = tuple(stop - start for start, stop in spans)
+        times = stage_times(one, Placement(one.layouts.row(0), schedule, lengths, (0,) * 7), problem)
+        found[lengths] = simulate(order, times).makespan_s
+    assert min(found, key=lambda lengths: found[lengths]) == (6, 1)
+    assert 0.9 * found[6, 1] < floor_s <= found[6, 1]
+
+
+def test_tight_bounds_know_how_far_boundaries_move() -> None:
+    """A head of 3.8 layers, or of 2.9 where these are recomputed: the space counts the former."""
+    fixed = {"pp": 2, "tp": 1, "recompute": "full", "schedule": "1f1b", "micro_batch_size": 1, "zero_stage": 0}
+    sample = sample_rows(build_request(build_model(num_layers=12, vocab=100_000), 2, fixed=fixed), Random(0), 1)
+    one = sample.row(0)
+    placement = Placement(one.layouts.row(0), "1f1b", (11, 1), sample.policies[:1] * 12)
+    assert (0, 0, 11) in list_ranges(sample.problem, one)
+    evaluated = evaluate(sample.problem, placement, layers=one)
+    step = (0, evaluated.step_time_s, claim_bytes(evaluated))
+    check_tight(sample, [step], claim_bytes(evaluated), evaluated.step_time_s * 1.0001)
 
 
 @pytest.mark.parametrize("shape", ["dense", "unlike"])

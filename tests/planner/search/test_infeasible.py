@@ -54,6 +54,13 @@ def test_a_runtime_with_which_it_fits_is_named() -> None:
     assert find_plan(build_catalog_request(**question, runtime="megatron", gap=0.5, top=0)).layout.ep > 1  # type: ignore[arg-type]
 
 
+def test_memory_alone_rules_out_where_nothing_fits() -> None:
+    """Layouts that fit on average, but no stage by stage: there is no answer that a bound could be held against."""
+    request = build_catalog_request("deepseek-v3", 512, calibration="none")
+    reasons = refusal(with_request(request, fixed={"pp": 1, "tp": 8})).reasons
+    assert [reason.split("ruled out by ")[1] for reason in reasons] == ["memory", "memory, layer by layer"]
+
+
 def test_a_batch_that_does_not_divide_says_so() -> None:
     """Seven devices, batch 16, heads that 7 does not divide, and no pipeline: no degree can be seven."""
     error = refusal(build_request(build_model(num_layers=6), 7, gpus_per_node=7))
