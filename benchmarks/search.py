@@ -55,9 +55,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "llama-8b/8": {
         "model": "llama-8b",
         "gpus": 8,
-        "fix": ("micro_batch_size=1", "sequence_parallel=1", "zero_stage=1"),
+        "fix": ("micro_batch_size=1", "sequence_parallel=true", "zero_stage=1"),
     },
-    "llama-70b/32": {"model": "llama-70b", "gpus": 32, "fix": ("tp=4", "micro_batch_size=1", "sequence_parallel=1")},
+    "llama-70b/32": {"model": "llama-70b", "gpus": 32, "fix": ("tp=4", "micro_batch_size=1", "sequence_parallel=true")},
     "qwen3-30b-a3b/16": {"model": "qwen3-30b-a3b", "gpus": 16, "fix": ("tp=1", "micro_batch_size=1"), **MEGATRON},
 }
 """Spaces in which every layout can be placed and simulated."""
