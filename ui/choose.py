@@ -6,11 +6,13 @@ take, the default stands and the field says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from math import isinf, nan
 from typing import Any
 
 import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
 
 from costmodel.catalog.devices import device_names
 from costmodel.catalog.models import model_names
@@ -40,6 +42,7 @@ class Sidebar:
 
     def __init__(self) -> None:
         self._slots: dict[str, Any] = {}
+        self._in_row = False
         self._refused = _refused_numbers()
         self._values: dict[str, Any] = {}
         with st.sidebar:
@@ -68,13 +71,22 @@ class Sidebar:
         # A field of whole numbers would break on an infinite one, and so is left unbound.
         bind = None if isinf(_read(self._refused.get(name, ""))) else "query-params"
         value = widget(label, *arguments, key=name, bind=bind, **options)
-        self._slots[name] = st.empty()
+        if not self._in_row:
+            self._slots[name] = st.empty()
         if value is not None:
             self._values[name] = tuple(value) if isinstance(value, list) else value
         return value
 
-    def _number(self, name: str, label: str, step: float, **options: Any) -> Any:
-        return self._field(name, st.number_input, label, *RANGES[name], getattr(DEFAULT, name), step, **options)
+    @contextmanager
+    def _row(self, *names: str, widths: Sequence[int] = (1, 1)) -> Iterator[list[DeltaGenerator]]:
+        """Columns for two fields, the slots of both below them, where a sentence has the sidebar's whole width."""
+        self._in_row = True
+        yield st.columns(widths)
+        self._in_row = False
+        self._slots.update({name: st.empty() for name in names})
+
+    def _number(self, name: str, label: str, step: float, place: Any, **options: Any) -> Any:
+        return self._field(name, place.number_input, label, *RANGES[name], getattr(DEFAULT, name), step, **options)
 
     def _model(self) -> None:
         names = model_names()
@@ -91,11 +103,11 @@ class Sidebar:
 
     def _machine(self) -> None:
         names = device_names()
-        left, right = st.columns([3, 2])
-        with left:
-            gpu = self._field("gpu", st.selectbox, "GPU", names, index=_at(names, DEFAULT.gpu), accept_new_options=True)
-        with right:
-            gpus = self._number("gpus", "How many", 8)
+        with self._row("gpu", "gpus", widths=(3, 2)) as (left, right):
+            gpu = self._field(
+                "gpu", left.selectbox, "GPU", names, index=_at(names, DEFAULT.gpu), accept_new_options=True
+            )
+            gpus = self._number("gpus", "How many", 8, right)
         with st.popover("Edit the cluster", width="stretch", icon=":material/hub:"):
             if st.button("Start from the GPUs above", width="stretch"):
                 st.session_state["cluster"] = cluster_text(gpu, gpus)
@@ -107,11 +119,9 @@ class Sidebar:
 
     def _step(self) -> None:
         st.subheader("A training step", divider="gray")
-        left, right = st.columns(2)
-        with left:
-            self._number("seq_len", "Tokens a sequence", 1024, placeholder="auto")
-        with right:
-            self._number("global_batch_size", "Sequences a step", 64, placeholder="4M tokens")
+        with self._row("seq_len", "global_batch_size") as (left, right):
+            self._number("seq_len", "Tokens a sequence", 1024, left, placeholder="auto")
+            self._number("global_batch_size", "Sequences a step", 64, right, placeholder="4M tokens")
         self._field(
             "precision", st.selectbox, "Precision", PRECISIONS, index=None, placeholder="auto",
             accept_new_options=True, help="Of matrix products. Left empty: bf16 where the GPU has it.",
@@ -144,17 +154,13 @@ class Sidebar:
                 "fit_probability", st.slider, "Least P(fits)", *RANGES["fit_probability"],
                 DEFAULT.fit_probability, 0.01, help="How sure it must be that memory suffices.",
             )  # fmt: skip
-            self._number("time_limit_s", "Search for at most, s", 5.0)
+            self._number("time_limit_s", "Search for at most, s", 5.0, st)
 
     def _run(self) -> None:
         st.subheader("The whole run", divider="gray")
-        left, right = st.columns(2)
-        with left:
-            self._field(
-                "tokens", st.text_input, "Tokens", placeholder="1T", help="To train on in all, like 300B or 15T."
-            )
-        with right:
-            self._field("price", st.text_input, "Price a GPU-hour", placeholder="2.5")
+        with self._row("tokens", "price") as (left, right):
+            self._field("tokens", left.text_input, "Tokens", placeholder="1T", help="To train on, like 300B or 15T.")
+            self._field("price", right.text_input, "Price a GPU-hour", placeholder="2.5")
 
 
 def _at(names: list[str] | tuple[str, ...], name: str) -> int:
