@@ -53,9 +53,11 @@ def find_answer(question: Question, request: Request, on_progress: Callable[[Pro
     return _answers.of(question, lambda: _search(question, request, on_progress))
 
 
-def with_runners_up(answer: Answer) -> Plan:
-    """The plan with the layouts that lost to it. They take as long as the search, so what needs none is drawn first."""
-    return _wholes.of(answer, lambda: _rank(answer))
+def with_runners_up(answer: Answer, before_each: Callable[[], object] = lambda: None) -> Plan:
+    """The plan with the layouts that lost to it. They take as long as the search, so what needs none is drawn first.
+    ``before_each``: called before each is placed; what it raises ends the work.
+    """
+    return _wholes.of(answer, lambda: _rank(answer, before_each))
 
 
 def _search(question: Question, request: Request, on_progress: Callable[[Progress], None] | None) -> Answer:
@@ -71,13 +73,13 @@ def _search(question: Question, request: Request, on_progress: Callable[[Progres
     return Answer(question, request, trained, simulated_s)
 
 
-def _rank(answer: Answer) -> Plan:
+def _rank(answer: Answer, before_each: Callable[[], object]) -> Plan:
     request, outcome = answer.request, _outcomes.get(answer.question)
     if outcome is None or outcome.best is None:
         found = find_plan(request).alternatives
     else:
         problem = Problem.from_request(request)
-        found = list_alternatives(request, problem, outcome, outcome.best)
+        found = list_alternatives(request, problem, outcome, outcome.best, before_each)
     return answer.plan.model_copy(update={"alternatives": found})
 
 

@@ -6,8 +6,8 @@ import plotly.graph_objects as go
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from costmodel.schema.plan import Plan
 from planner.report.units import gibibytes
+from ui.answers import Answer, with_runners_up
 from ui.words import MEANINGS
 
 TOOLS = {"displaylogo": False, "displayModeBar": False, "responsive": True}
@@ -33,9 +33,14 @@ def tile(column: DeltaGenerator, name: str, value: str, below: str) -> None:
     column.metric(name, value, below, delta_color="off", delta_arrow="off", border=True, help=MEANINGS.get(name))
 
 
-def runners_up(plan: Plan, title: str) -> None:
-    """The layouts that lost, each with what makes it worse."""
+def runners_up(answer: Answer, title: str) -> None:
+    """The layouts that lost, each with what makes it worse. Whoever changes the question meanwhile need not wait: every
+    sign of life lets Streamlit turn to what was asked last.
+    """
     st.subheader(title, anchor=False)
+    place = st.empty()
+    plan = with_runners_up(answer, lambda: place.caption("Placing the layouts that lost …"))
+    place.empty()
     if not plan.alternatives:
         st.caption("No other layout was simulated that differs in a degree.")
         return

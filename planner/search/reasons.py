@@ -52,11 +52,25 @@ def layout_line(evaluated: Evaluated) -> str:
     return " · ".join([*parts, *state_words(layout)])
 
 
-def list_alternatives(request: Request, problem: Problem, outcome: Outcome, best: Evaluated) -> tuple[Alternative, ...]:
-    """The next-best layouts that differ from the best in a degree, each simulated, each with what makes it worse."""
-    if request.top == 0 or outcome.run is None:
+def list_alternatives(
+    request: Request,
+    problem: Problem,
+    outcome: Outcome,
+    best: Evaluated,
+    before_each: Callable[[], object] = lambda: None,
+) -> tuple[Alternative, ...]:
+    """The next-best layouts that differ from the best in a degree, each simulated, each with what makes it worse.
+    ``before_each``: called before each is placed; what it raises ends the work.
+    """
+    run = outcome.run
+    if request.top == 0 or run is None:
         return ()
-    return rank_alternatives(request, outcome.space.row, best, outcome.run.place, next_rows(outcome))
+
+    def place(row: int, limit_s: float) -> Placed:
+        before_each()
+        return run.place(row, limit_s)
+
+    return rank_alternatives(request, outcome.space.row, best, place, next_rows(outcome))
 
 
 def rank_alternatives(

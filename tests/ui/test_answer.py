@@ -104,6 +104,15 @@ def test_runners_up_are_those_that_the_planner_lists() -> None:
     assert not answer.plan.alternatives
     listed = find_plan(answer.request).alternatives
     assert listed
+    waited: list[None] = []
+
+    def give_up() -> None:
+        waited.append(None)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        answers.with_runners_up(answer, give_up)
+    assert len(waited) == 1
     assert answers.with_runners_up(answer).alternatives == listed
     assert answers.with_runners_up(answer).prediction == answer.plan.prediction
 

@@ -30,7 +30,7 @@ def show(answer: Answer) -> None:
         chart(charts.memory(plan), "memory")
         _proof(plan)
     _take(answer)
-    runners_up(with_runners_up(answer), "Why not another")
+    runners_up(answer, "Why not another")
     _small_print(plan)
 
 

@@ -16,7 +16,7 @@ from planner.report.terms import label
 from planner.report.units import percent, seconds, size
 from planner.survey import Survey
 from ui import charts
-from ui.answers import Answer, with_runners_up
+from ui.answers import Answer
 from ui.figures.axes import GIB
 from ui.figures.degrees import CODED, DEGREES, columns_of, titled
 from ui.parts import TOOLS, chart, runners_up
@@ -41,7 +41,7 @@ NAMES = {
 def show(answer: Answer) -> None:
     """The scatter, the comparison below it, then the runners-up."""
     _explore(answer)
-    runners_up(with_runners_up(answer), "What came next")
+    runners_up(answer, "What came next")
 
 
 @st.fragment
