@@ -11,11 +11,13 @@ from ui.figures.axes import memory_unit
 from ui.palette import GREY, PARTS, VERMILION, colours_of, styled
 
 ROW, MOST_HEIGHT = 30, 520
+LEGEND_ROW = 20
+"""Pixels."""
 
 
-def memory(plan: Plan) -> go.Figure:
+def memory(plan: Plan, legend_rows: int = 2) -> go.Figure:
     """A bar a rank: the parts of what is allocated, what the allocator and the driver hold beside, and the capacity of
-    its own device. In GiB, or in MiB where all tensors together are less than one."""
+    its own device. In GiB, or in MiB where all tensors together are less than one. ``legend_rows``: kept free above."""
     prediction = plan.prediction.memory
     ranks, whole = prediction.per_stage, prediction.capacity_bytes
     unit, unit_bytes = memory_unit(prediction.allocated_bytes)
@@ -51,8 +53,11 @@ def memory(plan: Plan) -> go.Figure:
         )  # fmt: skip
         full = max(full, *capacities)
     few = len(ranks) * ROW <= MOST_HEIGHT
+    above = 16 + LEGEND_ROW * legend_rows
     return styled(
-        figure, height=130 + max(min(ROW * len(ranks), MOST_HEIGHT), 60), barmode="stack", bargap=0.25 if few else 0.05,
+        figure, height=above + 70 + max(min(ROW * len(ranks), MOST_HEIGHT), 60), barmode="stack",
+        bargap=0.25 if few else 0.05, margin={"l": 8, "r": 8, "t": above, "b": 8},
+        legend={"orientation": "h", "x": 0, "y": 1, "yref": "container", "yanchor": "top", "traceorder": "normal"},
         yaxis={"range": [len(ranks) - 0.5, -0.5], "tickprefix": "rank ", "dtick": 1 if few else None,
                "tickformat": "d", "showgrid": False},
         xaxis={"title": f"{unit} a GPU", "range": [0, 1.02 * full / unit_bytes]},

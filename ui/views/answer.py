@@ -27,7 +27,7 @@ def show(answer: Answer) -> None:
         chart(charts.step_time(plan), "step_time")
     with right:
         st.subheader("What fills the memory", anchor=False)
-        chart(charts.memory(plan), "memory")
+        chart(charts.memory(plan, legend_rows=5), "memory")
         _proof(plan)
     _take(answer)
     runners_up(answer, "Why not another")
