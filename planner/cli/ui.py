@@ -17,6 +17,7 @@ def ui(
     browser: Annotated[bool, typer.Option(help="Open a browser on it.")] = True,
 ) -> None:
     """Explore plans in a browser: choose, see why, compare, judge how far to trust it."""
+    import socket
     import subprocess
     import sys
     from importlib.util import find_spec
@@ -26,6 +27,13 @@ def ui(
     missing = [name for name in ("streamlit", "plotly") if find_spec(name) is None]
     if missing:
         raise InvalidSpec(f"plan ui needs {' and '.join(missing)}, not installed here", "pip install 'parlay[ui]'")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise InvalidSpec(f"--address {address} --port {port}: {reason}", "take another with --port") from None
     page = find_spec("ui.app")
     assert page is not None
     assert page.origin is not None
