@@ -17,6 +17,9 @@ from costmodel.memory import estimate_claim_bytes, estimate_communicator_bytes
 from costmodel.pipeline import INTERLEAVED, count_barriers, count_copies, estimate_in_flight, estimate_least_in_flight
 from costmodel.state import LocalParams, estimate_local_params, estimate_state_bytes
 
+ROUNDING = 1.0 + 1e-9
+"""Beyond a limit, of time or memory, what sums in another order may come to: nothing so near it is ruled out."""
+
 MAX_SHIFT = 6
 """How many layers a stage boundary may move from the even split, at most: where the space ends."""
 

@@ -22,6 +22,7 @@ from planner.evaluate import Evaluated, cores_per_pipeline, kept_bytes, stage_ti
 from planner.order import build_order, with_frozen
 from planner.placement import Placement
 from planner.problem import Problem
+from planner.search.bounds import ROUNDING
 from planner.search.mixes import Slot
 from planner.search.options import SlotRooms
 from planner.search.placed import Placed, deal, repeated
@@ -30,8 +31,6 @@ from planner.simulator import Simulation, StageTimes, simulate
 
 TRIES = 6
 """How often a mix that its order keeps longer than the mean of its stages is chosen again under less memory."""
-
-ROUNDING = 1.0 + 1e-9
 
 
 def place_given(

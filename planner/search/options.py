@@ -20,10 +20,9 @@ from costmodel.rank_work import sum_work
 from costmodel.stages import stages_of
 from planner.kept import count_kept_microbatches
 from planner.order import build_order
+from planner.search.bounds import ROUNDING
 from planner.search.mixes import MixChooser, Room, Slot
 from planner.search.placed import repeated
-
-ROUNDING = 1.0 + 1e-9
 
 
 @dataclass(frozen=True)

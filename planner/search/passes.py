@@ -40,9 +40,6 @@ from planner.search.bounds import (
 )
 from planner.search.corners import corner_policies
 
-ROUNDING = 1.0 + 1e-9
-"""Of a budget of memory: what a placement may claim beyond it (``options.py``)."""
-
 AMPLE_BYTES = 1e30
 """More than all layers keep, and still finite."""
 

@@ -18,6 +18,7 @@ from planner.kept import count_ahead
 from planner.order import build_order
 from planner.placement import Placement
 from planner.problem import Problem
+from planner.search.bounds import ROUNDING
 from planner.search.chunks import place_given
 from planner.search.mixes import Slot
 from planner.search.options import Option, OptionColumns, SlotRooms
@@ -28,7 +29,6 @@ from planner.search.splits import is_given
 if TYPE_CHECKING:
     from planner.search.stage_problem import StageChoice, StageProblem
 
-ROUNDING = 1.0 + 1e-9
 CLOSE = 1e-3
 """A balanced placement this near its own bound needs no integer program."""
 

@@ -14,12 +14,10 @@ from costmodel.rank_work import sum_work
 from costmodel.schedules import SCHEDULES
 from costmodel.stages import stages_of
 from planner.problem import Problem
-from planner.search.bounds import most_shift
+from planner.search.bounds import ROUNDING, most_shift
 
 Range = tuple[int, int, int]
 """(rank, start, stop): a pipeline rank and the layers [start, stop) it might hold."""
-
-ROUNDING = 1.0 + 1e-9
 
 
 def list_ranges(problem: Problem, layers: PricedLayers) -> dict[Range, tuple[int, ...]]:

@@ -23,9 +23,9 @@ from costmodel.layouts import Column, IntColumn
 from costmodel.pipeline import count_copies, placement_codes
 from costmodel.price import RowPrices, join_prices, price_pipeline, price_state
 from planner.problem import Problem
-from planner.search.bounds import extras_floor_s, mean_state_bytes
+from planner.search.bounds import ROUNDING, extras_floor_s, mean_state_bytes
 from planner.search.offload import ShareSizes
-from planner.search.passes import ROUNDING, PassesFloor, passes_floor
+from planner.search.passes import PassesFloor, passes_floor
 from planner.search.pinned import floor_of_lengths_s, pin_costs
 from planner.search.space import Rows, Space
 

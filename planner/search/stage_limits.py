@@ -28,11 +28,10 @@ from costmodel.pipeline import (
 from costmodel.stages import stages_of
 from costmodel.state import estimate_local_params, estimate_state_bytes
 from planner.problem import Problem
-from planner.search.bounds import ends_in_layers, interleaved_alive, most_shift, placeable_worth, split_ends_s
+from planner.search.bounds import ROUNDING, ends_in_layers, interleaved_alive, most_shift, placeable_worth, split_ends_s
 from planner.search.splits import given_splits, is_given
 
 MAIN_SHARE = 0.1
-ROUNDING = 1.0 + 1e-9
 
 
 class StageLimits:

@@ -117,7 +117,7 @@ def _compared(results: Sequence[PricedRow], key: str) -> None:
     if summary.pooled is None:
         st.info("No row has a measured step_time_s beside its price: there is nothing to compare.")
         return
-    _tiles(summary)
+    _tiles(summary, summary.pooled.count)
     group = st.segmented_control(
         "Grouped by", list(GROUPS), default="source", required=True, key=f"trust_{key}_group", bind="query-params"
     )
@@ -146,12 +146,13 @@ def _compared(results: Sequence[PricedRow], key: str) -> None:
         )
 
 
-def _tiles(summary: Summary) -> None:
+def _tiles(summary: Summary, steps: int) -> None:
+    """``steps``: how many measured step times there are."""
     tiles = [
         ("Typical error of a step", percent(summary.source_median or 0.0), "median, averaged over sources"),
         ("Mean error of a step", percent(summary.source_mean or 0.0), "averaged over sources"),
-        ("Inside the 90% interval", percent(summary.covered or 0.0), f"of {summary.pooled.count:,} steps"),
-    ] if summary.pooled is not None else []  # fmt: skip
+        ("Inside the 90% interval", percent(summary.covered or 0.0), f"of {steps:,} steps"),
+    ]
     counted = summary.out_of_memory
     if counted is not None:
         outcomes = counted.ran + counted.ran_out

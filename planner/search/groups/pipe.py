@@ -22,14 +22,13 @@ from planner.evaluate import Evaluated, evaluate
 from planner.kept import count_ahead
 from planner.order import build_order
 from planner.placement import Placement
+from planner.search.bounds import ROUNDING
 from planner.search.groups.floors import end_times_s, least_times_s
 from planner.search.groups.rows import MixedRows
 from planner.search.mixes import Slot
 from planner.search.options import Option, OptionColumns, SlotRooms
 from planner.search.placed import deal
 from planner.search.stage_problem import StageChoice, StageProblem
-
-ROUNDING = 1.0 + 1e-9
 
 Range = tuple[int, int, int]
 """A rank and the layers [start, stop) that it might hold."""

@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import inf
 
+from planner.search.bounds import ROUNDING
 from planner.search.closing import Closing
 from planner.search.fill import solve_fill_paths
-from planner.search.groups.pipe import ROUNDING, Pipe
+from planner.search.groups.pipe import Pipe
 from planner.search.groups.rows import MixedRows
 from planner.search.placed import Placed
 

@@ -22,7 +22,7 @@ from costmodel.pipeline import (
     splits_backward,
 )
 from costmodel.state import estimate_local_params, estimate_state_bytes
-from planner.search.bounds import placeable_worth
+from planner.search.bounds import ROUNDING, placeable_worth
 from planner.search.groups.floors import end_times_s, layer_worth, least_times_s
 from planner.search.groups.rows import MixedRows
 
@@ -32,8 +32,6 @@ REACHES = 3
 MAIN_SHARE = 0.1
 SHORT = 0.99
 """Share of the layers that is said to fit where some rank has no room for any."""
-
-ROUNDING = 1.0 + 1e-9
 
 
 class RankLimits:

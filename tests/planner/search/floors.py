@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from costmodel.layer_table import PricedLayers
 from costmodel.layouts import Column
-from planner.search.bounds import extras_floor_s, mean_state_bytes
-from planner.search.passes import AMPLE_BYTES, ROUNDING, passes_floor
+from planner.search.bounds import ROUNDING, extras_floor_s, mean_state_bytes
+from planner.search.passes import AMPLE_BYTES, passes_floor
 
 
 def memory_floor_bytes(layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...]) -> Column:
