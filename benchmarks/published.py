@@ -22,15 +22,31 @@ RUNS = Path(__file__).parent / "data" / "published.toml"
 
 def table(judged: list[JudgedRun]) -> str:
     """A line a run."""
-    lines = [f"{'run':<34} {'published':>9} {'predicted':>9} {'ratio':>6} {'inside':>6} {'MFU':>6} {'P(fits)':>8}"]
+    lines = [
+        f"{'run':<34} {'published':>9} {'predicted':>9} {'ratio':>6} {'inside':>6} {'MFU':>6} {'P(fits)':>8}"
+        f" {'pinned':>7} {'recomputed':>11}"
+    ]
     for one in judged:
         prediction = one.plan.prediction
         published = "-" if one.published_s is None else f"{one.published_s:.2f} s"
-        ratio = "-" if one.ratio is None else f"{one.ratio:.2f}"
         inside = "-" if one.published_s is None else "yes" if one.covered else "no"
-        line = f"{one.run.name:<34} {published:>9} {prediction.step_time_s.mean:>7.2f} s {ratio:>6} {inside:>6}"
-        lines.append(f"{line} {prediction.mfu:>6.1%} {prediction.memory.fits_probability:>8.2f}")
+        line = f"{one.run.name:<34} {published:>9} {prediction.step_time_s.mean:>7.2f} s {_ratio(one.ratio):>6}"
+        line = f"{line} {inside:>6} {prediction.mfu:>6.1%} {prediction.memory.fits_probability:>8.2f}"
+        lines.append(f"{line} {_ratio(one.pinned_ratio):>7} {_recomputed(one):>11}")
     return "\n".join(lines)
+
+
+def _ratio(ratio: float | None) -> str:
+    return "-" if ratio is None else f"{ratio:.2f}"
+
+
+def _recomputed(one: JudgedRun) -> str:
+    if one.pinned is None:
+        return "none fits"
+    policies = [layer.recompute for layer in one.pinned.layers]
+    if set(policies) == {one.run.recompute}:
+        return "as run"
+    return ", ".join(f"{policies.count(name)} {name}" for name in ("full", "selective") if name in policies) or "none"
 
 
 def notes(judged: list[JudgedRun]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 
 from costmodel.layouts import SCHEDULE_CODES, BoolColumn, Column, IntColumn, Layouts
 from costmodel.ops import Setting
-from costmodel.schedule_form import Form, ScheduleForm
+from costmodel.schedule_form import Form, ScheduleForm, nothing
 from costmodel.schedules import SCHEDULES
 
 FORMS: tuple[ScheduleForm, ...] = tuple(SCHEDULES[name] for name in SCHEDULE_CODES)
@@ -192,13 +192,32 @@ def edge_bytes(setting: Setting, layouts: Layouts) -> Column:
 def estimate_receive_bytes(setting: Setting, layouts: Layouts, rank: IntColumn) -> Column:
     """[n, S] bytes of the buffers in which rank r receives activations and their gradients.
 
-    Two of each per stage that receives any (one under way, one in use), or one per micro-batch of the step where the
-    runtime allocates them all beforehand. Whatever is sent is answered: as many activations come as gradients go.
+    A buffer a micro-batch for each message (``count_sends``: whatever is sent is answered) where the runtime allocates
+    them all beforehand. Elsewhere ``estimate_waiting`` of them, those of a chunk as large as those of a rank.
     """
     received = np.add(*count_sends(layouts, rank))
-    each = setting.runtime.memory.receives_every_microbatch
-    ahead = layouts.num_microbatches if each else np.minimum(layouts.num_microbatches, 2) * count_copies(layouts)
-    return np.where(layouts.pp[:, None] > 1, received * (ahead * edge_bytes(setting, layouts))[:, None], 0.0)
+    if setting.runtime.memory.receives_every_microbatch:
+        buffers = received * layouts.num_microbatches[:, None]
+    else:
+        buffers = np.minimum(estimate_waiting(layouts, rank), received * layouts.num_microbatches[:, None])
+    return np.where(layouts.pp[:, None] > 1, buffers * edge_bytes(setting, layouts)[:, None], 0.0)
+
+
+def estimate_waiting(layouts: Layouts, rank: IntColumn) -> Column:
+    """[n, S] messages that rank r has received, or is receiving, and has not used up.
+
+    Of either direction one in use and one under way, and one that waits where a rank has several stages: it runs one
+    pass at a time. Where stages lie round and round, what the last rank sends the first waits until the rest of the
+    round is through: round - p + 1 activations; of gradients, to the last rank and at half that pace, round - p / 2.
+    """
+    p, stages = layouts.pp[:, None], (layouts.vpp * count_copies(layouts))[:, None]
+    first, last, usual = rank == 0, rank == p - 1, np.where(stages > 1.0, 3.0, 2.0)
+    around = _by_schedule(layouts, rank, [form.round or nothing for form in FORMS])
+    around = np.where(layouts.vpp[:, None] > 1, around, 0.0)
+    activations = np.where(first, np.maximum(usual, around - p + 2.0), usual)
+    gradients = np.where(last, np.maximum(usual, around - p / 2.0 + 1.0), usual)
+    # A rank's only stage takes nothing where the model begins or ends.
+    return np.asarray(activations * ~(first & (stages == 1.0)) + gradients * ~(last & (stages == 1.0)))
 
 
 def schedule_is_legal(layouts: Layouts) -> BoolColumn:

@@ -32,6 +32,8 @@ class ScheduleForm:
     fill             what every rank but the heaviest adds to the makespan: weights of its F, I and W, over v
     slack            what each micro-batch adds where F and B share slots of one length: times |B - F|, over v
     tripled          whether a micro-batch takes three times the longest of F, I and W at least, not just their sum
+    round            micro-batches that cross one of the rank's stages before its next, where the last rank's neighbour
+                     is the first; None: one at a time
     crossings        how often an activation's way through the model adds to the makespan, in edges between ranks
     placement        looped: stage s on rank s mod p; zigzag: there and back
     copies           whole models that run through the ranks, the second from the other end
@@ -51,6 +53,7 @@ class ScheduleForm:
     fill: tuple[float, float, float] = (1.0, 1.0, 1.0)
     slack: float = 0.0
     tripled: bool = False
+    round: Form | None = None
     crossings: float = 2.0
     placement: Literal["looped", "zigzag"] = "looped"
     copies: int = 1

@@ -41,8 +41,12 @@ def _rounds(m: Any, least: Any) -> Any:
     return np.maximum(m // least, 1.0)
 
 
+def _first_round(p: Any, m: Any, v: Any, r: Any) -> Any:
+    return np.ceil(m / _rounds(m, p)) + 0.0 * r
+
+
 def _interleaved(p: Any, m: Any, v: Any, r: Any) -> Any:
-    ahead = 2.0 * (p - r - 1.0) + (v - 1.0) * np.ceil(m / _rounds(m, p)) + 1.0
+    ahead = 2.0 * (p - r - 1.0) + (v - 1.0) * _first_round(p, m, v, r) + 1.0
     return np.minimum(m * v, ahead) / v
 
 
@@ -94,7 +98,7 @@ _FORMS: dict[str, ScheduleForm] = {
     "gpipe": ScheduleForm(_one_stage, lambda p, m, v, r: m + 0.0 * r, forwards_first=True),
     # Narayanan et al. 2021, section 2.2.
     "1f1b": ScheduleForm(_one_stage, lambda p, m, v, r: np.minimum(m, p - r)),
-    "interleaved-1f1b": ScheduleForm(lambda p, m, v: (p >= 2) & (v >= 2) & (m >= 1), _interleaved),
+    "interleaved-1f1b": ScheduleForm(lambda p, m, v: (p >= 2) & (v >= 2) & (m >= 1), _interleaved, round=_first_round),
     # Qi et al. 2023, section 2: every rank keeps p micro-batches, of which p - r wait for their input gradient.
     "zb-h1": ScheduleForm(
         _one_split_stage,
@@ -153,6 +157,7 @@ _FORMS: dict[str, ScheduleForm] = {
         lambda p, m, v: (p >= 1) & (v >= 2) & (m >= 1),
         lambda p, m, v, r: m + 0.0 * r,
         gathers=lambda p, m, v, r: 1.0 + 0.0 * r,
+        round=lambda p, m, v, r: m + 0.0 * r,
         forwards_first=True,
     ),
     # Liu et al. 2023, section 3.
@@ -206,6 +211,7 @@ _FORMS: dict[str, ScheduleForm] = {
         pending=_zeropp_unit,
         least_pending=_zeropp_least_pending,
         gathers=lambda p, m, v, r: _rounds(m, 2.0 * p - 1.0) + 0.0 * r,
+        round=_zeropp_unit,
         fill=(1.0, 0.0, 0.0),
         splits_backward=True,
     ),

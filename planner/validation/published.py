@@ -1,4 +1,6 @@
-"""Published runs whose layout is known whole: priced exactly as they were laid out, without a search."""
+"""Published runs whose layout is known whole: priced exactly as they were laid out, and asked again with every degree
+pinned and nothing said of recomputation.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,15 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
 from costmodel.gemm import peak_flops_per_s
 from costmodel.schema.base import Spec
-from costmodel.schema.errors import InvalidSpec
+from costmodel.schema.errors import Infeasible, InvalidSpec
 from costmodel.schema.layout import Layout, RecomputePolicy
 from costmodel.schema.plan import Plan
 from costmodel.schema.workload import Precision
+from planner.constraints.keys import KEYS
+from planner.constraints.techniques import optimizer_technique
 from planner.predict import predict_plan
 from planner.request import Request, build_request
+from planner.search.find import find_plan
 
 
 class PublishedRun(Spec):
@@ -56,16 +61,27 @@ class PublishedRun(Spec):
 
 @dataclass(frozen=True)
 class JudgedRun:
-    """A published run beside its prediction. ``published_s``: seconds a step, None where no figure is given."""
+    """A published run beside its prediction: ``plan`` as it was run, ``pinned`` as ``find_pinned`` answers.
+    ``published_s``: seconds a step, None where no figure is given.
+    """
 
     run: PublishedRun
     plan: Plan
+    pinned: Plan | None
     published_s: float | None
 
     @property
     def ratio(self) -> float | None:
         """Predicted over published step time."""
-        return None if self.published_s is None else self.plan.prediction.step_time_s.mean / self.published_s
+        return self._ratio(self.plan)
+
+    @property
+    def pinned_ratio(self) -> float | None:
+        """The pinned answer's predicted over the run's published step time."""
+        return None if self.pinned is None else self._ratio(self.pinned)
+
+    def _ratio(self, plan: Plan) -> float | None:
+        return None if self.published_s is None else plan.prediction.step_time_s.mean / self.published_s
 
     @property
     def covered(self) -> bool:
@@ -87,7 +103,7 @@ def load_published(path: Path) -> tuple[PublishedRun, ...]:
     return tuple(PublishedRun.load(entry, f"{path.name}, run {number}") for number, entry in enumerate(entries, 1))
 
 
-def request_of(run: PublishedRun) -> Request:
+def request_of(run: PublishedRun, fix: tuple[str, ...] = (), allow: tuple[str, ...] = ()) -> Request:
     """What the run would have asked the planner, under the shipped fit and no calibration of one's own."""
     return build_request(
         run.model,
@@ -99,11 +115,27 @@ def request_of(run: PublishedRun) -> Request:
         global_batch_size=run.global_batch_size,
         moe_capacity_factor=run.moe_capacity_factor,
         calibration="none",
+        fix=fix,
+        allow=allow,
     )
 
 
+def find_pinned(run: PublishedRun) -> Plan | None:
+    """The search's own answer with the run's degrees, schedule and sharding pinned: it chooses what to recompute, for a
+    P(fits) of 0.95 at least. None where nothing that the runtime can recompute is enough.
+    """
+    said = {name: getattr(run.layout, name) for name in KEYS if name in Layout.model_fields and name != "order"}
+    fix = (*(f"{name}={str(value).lower()}" for name, value in said.items()), f"schedule={run.schedule}")
+    lossy = run.layout.optimizer_format
+    allow = () if lossy == "fp32" else (optimizer_technique(lossy),)
+    try:
+        return find_plan(request_of(run, fix, allow=allow))
+    except Infeasible:
+        return None
+
+
 def judge_run(run: PublishedRun) -> JudgedRun:
-    """Price the run's own layout. Raises InvalidSpec where it contradicts model, machine or runtime."""
+    """Price the run's own layout, and ask for it. Raises InvalidSpec where it contradicts model, machine or runtime."""
     request = request_of(run)
     plan = predict_plan(request, run.layout, run.schedule, run.recompute)
     published_s = run.step_time_s
@@ -111,4 +143,4 @@ def judge_run(run: PublishedRun) -> JudgedRun:
         peak = peak_flops_per_s(request.device, run.precision)
         rate = run.tflops_per_gpu * 1e12 if run.tflops_per_gpu is not None else (run.mfu or 0.0) * peak
         published_s = plan.prediction.model_flops_per_step / (run.gpus * rate)
-    return JudgedRun(run, plan, published_s)
+    return JudgedRun(run, plan, find_pinned(run), published_s)
