@@ -126,9 +126,9 @@ def estimate_unfused_attention_s(
     v_head_dim: int,
     precision: str,
     dropout: bool,
-    backward: bool = False,
-) -> Column:
-    """Seconds of attention as two batched products with a fused masked softmax between them (no tile skipping).
+) -> tuple[Column, Column]:
+    """(forward, backward) seconds of attention as two batched products with a fused masked softmax between them (no
+    tile skipping).
 
     Both products move their side of the s_q x s_kv scores. Between them softmax reads and writes the scores, 2 bytes
     each; dropout reads and writes them again and writes its mask, half as wide. Backward: four products, and one and a
@@ -142,4 +142,4 @@ def estimate_unfused_attention_s(
     elements = many * np.asarray(seq_q, np.float64) * np.asarray(seq_kv, np.float64)
     passes = 2.0 + (2.5 if dropout else 0.0)
     softmax_s = elements * passes * 2.0 / (device.memory_bytes_per_s * device.memory_fraction)
-    return np.asarray(2.0 * (scores + values) + 1.5 * softmax_s if backward else scores + values + softmax_s)
+    return scores + values + softmax_s, 2.0 * (scores + values) + 1.5 * softmax_s

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from costmodel.layouts import SCHEDULE_CODES, Assignment, BoolColumn, IntColumn, Layouts
 from costmodel.stages import stages_of
@@ -66,25 +68,28 @@ def _slots(kinds: tuple[int, ...], num_kinds: int, schedule: str, pp: int, vpp: 
 
 def uniform_assignment(kinds: Sequence[int], num_kinds: int, layouts: Layouts, policy: IntColumn | int) -> Assignment:
     """One policy for every layer of a row, layers split evenly; ``policy``: [n], or one for all rows."""
-    codes = (layouts.schedule * (np.max(layouts.pp, initial=0) + 1) + layouts.pp) * (
-        np.max(layouts.vpp, initial=0) + 1
-    ) + layouts.vpp
-    _, first, row = np.unique(codes, return_index=True, return_inverse=True)
-    keys = np.stack([layouts.schedule, layouts.pp, layouts.vpp], axis=1)[first]
-    tables = [_slots(tuple(kinds), num_kinds, SCHEDULE_CODES[code], pp, vpp) for code, pp, vpp in keys.tolist()]
-    shape = (len(tables), max((len(table.rank) for table in tables), default=1))
-    counts = np.zeros((*shape, num_kinds))
-    columns = {name: np.zeros(shape, np.int64) for name in ("rank", "multiplicity", "embedding", "head")}
-    for index, table in enumerate(tables):
-        counts[index, : len(table.rank)] = table.counts
-        for name, column in columns.items():
-            column[index, : len(table.rank)] = getattr(table, name)
+    vpp, pp = (int(column.max(initial=0)) + 1 for column in (layouts.vpp, layouts.pp))
+    codes, row = np.unique((layouts.schedule * pp + layouts.pp) * vpp + layouts.vpp, return_inverse=True)
+    tables = [
+        _slots(tuple(kinds), num_kinds, SCHEDULE_CODES[code // vpp // pp], code // vpp % pp, code % vpp)
+        for code in codes.tolist()
+    ]
+    sizes = np.array([len(table.rank) for table in tables], np.intp)
+    # Where a table is short of slots it ends in empty ones, all of them the last row of every column.
+    real = np.arange(sizes.max(initial=1)) < sizes[:, None]
+    slot = np.full(real.shape, sizes.sum())
+    slot[real] = np.arange(sizes.sum())
+    slot = slot[row.ravel()]
+
+    def column(name: str, empty: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(np.concatenate([*(getattr(table, name) for table in tables), empty]).take(slot, axis=0))
+
     chosen = np.arange(np.max(policy, initial=0) + 1) == np.broadcast_to(policy, len(layouts))[:, None]
-    row = row.ravel()
+    none, no = np.zeros(1, np.int64), np.zeros(1, bool)
     return Assignment(
-        counts=counts[row][..., None] * chosen[:, None, None, :],
-        rank=columns["rank"][row],
-        multiplicity=columns["multiplicity"][row],
-        embedding=columns["embedding"][row] > 0,
-        head=columns["head"][row] > 0,
+        counts=column("counts", np.zeros((1, num_kinds)))[..., None] * chosen[:, None, None, :],
+        rank=column("rank", none),
+        multiplicity=column("multiplicity", none),
+        embedding=column("embedding", no),
+        head=column("head", no),
     )

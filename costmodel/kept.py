@@ -86,7 +86,7 @@ def estimate_held(
     present = assignment.counts > 0
 
     def most(column: Column) -> Column:
-        return np.asarray(np.where(present, column[index][:, None, :kinds, :axis], 0.0).max(axis=(2, 3)))
+        return np.asarray(np.where(present, column[:, None, :kinds, :axis].take(index, axis=0), 0.0).max(axis=(2, 3)))
 
     busiest, logits = most(costs.working_bytes), kept.logits
     pinned = most(costs.pinned_bytes) if costs.uses_nvme else np.zeros_like(busiest)
@@ -111,22 +111,22 @@ def estimate_kept_bytes(
 ) -> KeptBytes:
     """Micro-batches kept times what one keeps; of several copies on a rank each micro-batch crosses one."""
     kinds, copies = len(setting.model.kinds), count_copies(layouts)[:, None]
-    saved, host, nvme, pending = (
-        getattr(costs, name)[index] for name in ("saved_bytes", "host_bytes", "nvme_bytes", "pending_bytes")
-    )
+    axis = assignment.counts.shape[3]
 
-    def one_microbatch(column: Column) -> Column:
-        of_kinds = column[:, :kinds, : assignment.counts.shape[3]]
-        return np.asarray(np.einsum("nskp,nkp->ns", assignment.counts, of_kinds) / copies)
+    def one_microbatch(column: Column) -> Column | float:
+        of_kinds = column[:, :kinds, :axis]
+        if not of_kinds.any():
+            return 0.0
+        return np.asarray(np.einsum("nskp,nkp->ns", assignment.counts, of_kinds.take(index, axis=0)) / copies)
 
-    embedding = assignment.embedding * saved[:, kinds, 0][:, None]
-    head = assignment.head * pending[:, kinds + 1, 0][:, None]
+    embedding = assignment.embedding * costs.saved_bytes[index, kinds, 0][:, None]
+    head = assignment.head * costs.pending_bytes[index, kinds + 1, 0][:, None]
     return KeptBytes(
-        activations=counts.in_flight * (one_microbatch(saved) + embedding),
-        pending=counts.waiting * one_microbatch(pending) + head * counts.waiting,
-        logits=assignment.head * saved[:, kinds + 1, 0][:, None] * counts.unreached,
-        host=counts.in_flight * (one_microbatch(host) if host.any() else 0.0),
-        nvme=counts.in_flight * (one_microbatch(nvme) if costs.uses_nvme else 0.0),
+        activations=counts.in_flight * (one_microbatch(costs.saved_bytes) + embedding),
+        pending=counts.waiting * (one_microbatch(costs.pending_bytes) + head),
+        logits=assignment.head * costs.saved_bytes[index, kinds + 1, 0][:, None] * counts.unreached,
+        host=counts.in_flight * one_microbatch(costs.host_bytes),
+        nvme=counts.in_flight * one_microbatch(costs.nvme_bytes),
     )
 
 

@@ -25,10 +25,10 @@ from costmodel.lowering import lower_layer
 from costmodel.lowering.casts import lower_casts, narrow_saved
 from costmodel.lowering.ends import lower_embedding, lower_head
 from costmodel.offload import OFFLOAD_BUFFERS
-from costmodel.op_times import price_op
+from costmodel.op_times import price_ops
 from costmodel.ops import Lowered, Setting, Split
 from costmodel.policies import Again, price_policies
-from costmodel.transfer_times import expose, group_of, price_transfer
+from costmodel.transfer_times import expose, group_of, price_transfers
 
 COMPUTE_TERMS = ("gemm", "attention", "elementwise", "host")
 TRANSFER_TERMS = ("tp", "cp", "ep")
@@ -131,53 +131,53 @@ def _price(
     lowered: Lowered, launches: float, setting: Setting, network: Network, split: Split, places: dict[str, Placement]
 ) -> dict[str, Column]:
     shape, lowered = split.tp.shape, narrow_saved(lowered, setting)
-    forward = {term: np.zeros(shape) for term in LAYER_TERMS}
-    backward = {term: np.zeros(shape) for term in LAYER_TERMS}
-    forward_total = {term: np.zeros(shape) for term in TRANSFER_TERMS}
-    backward_total = {term: np.zeros(shape) for term in TRANSFER_TERMS}
+    # By term, exposed and with what is hidden: views of the columns below.
+    forward_s, forward_total_s, backward_s, backward_total_s = np.zeros((4, len(LAYER_TERMS), *shape))
+    forward, forward_total, backward, backward_total = (
+        dict(zip(LAYER_TERMS, columns, strict=True))
+        for columns in (forward_s, forward_total_s, backward_s, backward_total_s)
+    )
     weight_grad = np.zeros(shape)
     again = Again.of(lowered, setting, split, len(network.names))
-    for op in (*lowered.ops, *lower_casts(lowered, setting, split)):
-        term, forward_s, input_grad_s, weight_grad_s = price_op(op, setting)
-        again.add_op(op, forward_s)
-        forward[term] += forward_s
+    ops = (*lowered.ops, *lower_casts(lowered, setting, split))
+    for op, (term, op_s, input_grad_s, weight_grad_s) in zip(ops, price_ops(ops, setting), strict=True):
+        again.add_op(op, op_s)
+        forward[term] += op_s
         backward[term] += input_grad_s + weight_grad_s
         weight_grad += weight_grad_s
     for terms, ramps_s in zip((forward, backward), estimate_ramps_s(launches, lowered, setting, split), strict=True):
         terms["elementwise"] += ramps_s
     sent_forward, sent_backward = np.zeros((*shape, len(network.names))), np.zeros((*shape, len(network.names)))
-    for transfer in lowered.transfers:
+    # Of the others nobody has anyone to talk to.
+    transfers = [one for one in lowered.transfers if places[one.axis].size.max(initial=1.0) > 1.0]
+    priced = price_transfers(transfers, setting, places)
+    for transfer, (there_s, back_s) in zip(transfers, priced, strict=True):
         term, place = _TERM_OF_AXIS[transfer.axis], places[transfer.axis]
-        if place.size.max(initial=1.0) <= 1.0:
-            continue  # nobody to talk to
-        forward_s, backward_s = price_transfer(transfer, setting, place)
         for kind, num_bytes in transfer.forward:
             sent = estimate_placed_bytes(place, kind, num_bytes, transfer.copies, transfer.groups)
             sent_forward += sent
             again.add(transfer.modules, 0.0, sent)
         for kind, num_bytes in transfer.backward:
             sent_backward += estimate_placed_bytes(place, kind, num_bytes, transfer.copies, transfer.groups)
-        exposed_s = expose(transfer, forward_s, forward, backward, setting, split)
+        exposed_s = expose(transfer, there_s, forward, backward, setting, split)
         forward[term] += exposed_s
         again.add(transfer.modules, exposed_s)
-        forward_total[term] += forward_s
-        backward[term] += expose(transfer, backward_s, backward, forward, setting, split, backward=True)
-        backward_total[term] += backward_s
+        forward_total[term] += there_s
+        backward[term] += expose(transfer, back_s, backward, forward, setting, split, backward=True)
+        backward_total[term] += back_s
     for terms, host_s in zip((forward, backward), estimate_host_s(launches, lowered, setting, split), strict=True):
-        busy_s = np.sum([terms[name] for name in LAYER_TERMS if name != "host"], axis=0)
-        terms["host"] += estimate_stall_s(busy_s, host_s, setting) + lowered.waits_s
+        # Nothing of the host's is there yet.
+        terms["host"] += estimate_stall_s(sum(terms.values()), host_s, setting) + lowered.waits_s
     again.add(("moe",), lowered.waits_s)
+    forward_total_s[: len(COMPUTE_TERMS)] = forward_s[: len(COMPUTE_TERMS)]
+    backward_total_s[: len(COMPUTE_TERMS)] = backward_s[: len(COMPUTE_TERMS)]
     policies = price_policies(lowered, forward, setting, split, sent_forward, again)
     return {
-        "forward_s": _stack(forward, LAYER_TERMS),
-        "forward_total_s": _stack({**forward, **forward_total}, LAYER_TERMS),
-        "backward_s": _stack(backward, LAYER_TERMS),
-        "backward_total_s": _stack({**backward, **backward_total}, LAYER_TERMS),
+        "forward_s": forward_s.T,
+        "forward_total_s": forward_total_s.T,
+        "backward_s": backward_s.T,
+        "backward_total_s": backward_total_s.T,
         "weight_grad_s": weight_grad,
         **{name: column for name, column in policies.items() if name != "sent_again"},
         "sent_bytes": (sent_forward + sent_backward)[:, None, :] + policies["sent_again"],
     }
-
-
-def _stack(terms: dict[str, Column], names: tuple[str, ...]) -> Column:
-    return np.stack([terms[name] for name in names], axis=-1)

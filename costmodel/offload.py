@@ -92,7 +92,7 @@ def estimate_narrowed(lowered: Lowered, setting: Setting, like: Column) -> Narro
     already = setting.runtime.kernels.narrow_saves is not None and is_narrow(setting)
     wide = [one for one in lowered.saved if not (already and one.narrow) and one.name not in _NEVER_NARROW]
     sizes = [one.num_bytes + zero for one in wide]
-    elements = (np.sum(sizes, axis=0) + zero) / width
+    elements = sum(sizes, zero) / width
     moved = 2.0 * elements * (width + INT8_BYTES)
     largest = np.max([*sizes, zero], axis=0)
     return Narrowed(elements * (width - INT8_BYTES), moved / _memory_rate(setting), largest)

@@ -1,21 +1,27 @@
-"""Seconds of one operation, forward and backward, as a runtime runs it on a device."""
+"""Seconds of a layer's operations, forward and backward, as a runtime runs them on a device."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from costmodel.attention import estimate_flash_attention_s, estimate_unfused_attention_s
-from costmodel.gemm import estimate_gemm_s
-from costmodel.grouped import estimate_grouped_gemm_s
+from costmodel.gemm_times import price_gemms
 from costmodel.hostbound import estimate_eager_share
 from costmodel.layouts import Column
 from costmodel.ops import Attention, Elementwise, Gemm, Op, Setting
 
 
-def price_op(op: Op, setting: Setting) -> tuple[str, Column, Column, Column]:
-    """(term, forward, input gradient, weight gradient) seconds. Frozen weights (LoRA) have no gradient."""
-    if isinstance(op, Gemm):
-        return "gemm", *_price_gemm(op, setting)
+def price_ops(ops: Sequence[Op], setting: Setting) -> list[tuple[str, Column, Column, Column]]:
+    """(term, forward, input gradient, weight gradient) seconds of every op of one layer. Frozen weights (LoRA) have no
+    gradient."""
+    gemms = iter(price_gemms([op for op in ops if isinstance(op, Gemm)], setting))
+    return [("gemm", *next(gemms)) if isinstance(op, Gemm) else _price_other(op, setting) for op in ops]
+
+
+def _price_other(op: Elementwise | Attention, setting: Setting) -> tuple[str, Column, Column, Column]:
+    """What trains no weight."""
     device = setting.device
     if isinstance(op, Elementwise):
         factor = _bytes_factor(op, setting)
@@ -40,39 +46,6 @@ def _bytes_factor(op: Elementwise, setting: Setting) -> float:
     return kernels.elementwise_bytes_factor
 
 
-def _price_gemm(op: Gemm, setting: Setting) -> tuple[Column, Column, Column]:
-    """Forward, input gradient, weight gradient; what has no weight (scores) has both gradients in the second.
-
-    A weight gradient's product adds to the fp32 sum of the micro-batches. Where a pass of its own does so, or every
-    micro-batch is reduced, it writes a 16-bit tensor, and the pass moves ``accumulation_bytes`` per weight.
-    """
-    device = setting.device
-    precision = setting.wide_precision if op.wide else setting.workload.precision
-    kernels = setting.runtime.kernels
-    issue_s = 0.0 if kernels.cuda_graphs else kernels.grouped_issue_s
-    rate = device.step_fraction * setting.runtime.product_rate
-
-    def seconds(m: Column, n: Column, k: Column, out_bytes: float, accumulates: bool = False) -> Column:
-        if op.grouped:
-            shape = (m, n, k, precision, op.batch, out_bytes, accumulates)
-            return estimate_grouped_gemm_s(device, *shape, issue_s) / rate
-        return estimate_gemm_s(device, m, n, k, precision, out_bytes, op.batch, accumulates) / rate
-
-    width = setting.activation_bytes
-    forward_s = seconds(op.m, op.n, op.k, width)
-    input_grad_s = seconds(op.m, op.k, op.n, width)
-    none = np.zeros_like(forward_s)
-    if not op.trains:
-        return forward_s, input_grad_s + seconds(op.k, op.n, op.m, width), none
-    if setting.model.trains != "full":
-        return forward_s, input_grad_s, none
-    added_bytes = _accumulation_bytes(setting)
-    if not added_bytes and not setting.runtime.state.reduces_every_microbatch:
-        return forward_s, input_grad_s, seconds(op.k, op.n, op.m, 4.0, accumulates=True)
-    added_s = op.k * op.n * op.batch * added_bytes / (device.memory_bytes_per_s * device.memory_fraction)
-    return forward_s, input_grad_s, seconds(op.k, op.n, op.m, width) + added_s
-
-
 def _flash_version(setting: Setting) -> int:
     """Generation of the fused attention kernel that runs: the third drops nothing out.
 
@@ -81,14 +54,6 @@ def _flash_version(setting: Setting) -> int:
     """
     version = setting.runtime.kernels.flash_version
     return min(version, 2) if setting.model.attention_dropout else version
-
-
-def _accumulation_bytes(setting: Setting) -> float:
-    """Bytes per weight that a pass of its own moves to add a micro-batch's gradient to the sum."""
-    kernels, wide = setting.runtime.kernels, setting.workload.grad_dtype == "fp32"
-    if wide and setting.activation_bytes < 4.0 and kernels.wide_accumulation_bytes is not None:
-        return kernels.wide_accumulation_bytes
-    return kernels.accumulation_bytes
 
 
 def _price_attention(op: Attention, setting: Setting) -> tuple[Column, Column]:
@@ -112,10 +77,8 @@ def _price_attention(op: Attention, setting: Setting) -> tuple[Column, Column]:
         )
     dropout = setting.model.attention_dropout > 0
     eager_s = _estimate_eager_softmax_s(op, setting)
-    return (
-        estimate_unfused_attention_s(*shape, dropout=dropout) + eager_s,
-        estimate_unfused_attention_s(*shape, dropout=dropout, backward=True) + eager_s,
-    )
+    forward_s, backward_s = estimate_unfused_attention_s(*shape, dropout=dropout)
+    return forward_s + eager_s, backward_s + eager_s
 
 
 def _estimate_eager_softmax_s(op: Attention, setting: Setting) -> Column:

@@ -40,7 +40,7 @@ class Again:
         """Nothing to run yet; what the modules' saved tensors hold is known."""
         modules = frozenset(setting.runtime.recompute_modules)
         zero = np.zeros(split.tp.shape)
-        dropped = zero + np.sum([one.num_bytes for one in lowered.saved if modules.intersection(one.modules)], axis=0)
+        dropped = sum((one.num_bytes for one in lowered.saved if modules.intersection(one.modules)), zero)
         return cls(modules, zero.copy(), np.zeros((*zero.shape, num_levels)), dropped, zero.copy(), zero.copy())
 
     def add_op(self, op: Op, seconds: Column) -> None:
@@ -76,7 +76,7 @@ def price_policies(
     # Of what recomputation leaves, as large a part is narrowed as of the whole.
     part = narrow * saved / np.maximum(whole, 1.0)
     held = saved - part * narrowed.spared_bytes[:, None]
-    copies = estimate_copies(held, np.sum(list(forward.values()), axis=0), setting)
+    copies = estimate_copies(held, sum(forward.values(), zero), setting)
     working = 2.0 * np.max(lowered.working_bytes, axis=0) if lowered.working_bytes else zero
     return {
         "recompute_s": left.seconds[:, code],
@@ -141,31 +141,30 @@ def estimate_recomputed(
     A recomputed layer's last product is left out where the runtime stops early: nothing reads its output.
     """
     runtime, zero = setting.runtime, np.zeros(split.tp.shape)
-    whole = zero + np.sum([saved.num_bytes for saved in lowered.saved], axis=0)
+    whole = sum((saved.num_bytes for saved in lowered.saved), zero)
     entry = split.resident_tokens * setting.model.hidden_size * setting.activation_bytes
-    forward_s = np.sum(list(forward.values()), axis=0)
+    forward_s = sum(forward.values(), zero)
     full_s = forward_s - again.last_s * runtime.stops_recompute_early
     if runtime.selective_recomputes == "core-attention":
-        dropped = np.sum([saved.num_bytes for saved in lowered.saved if saved.core_attention], axis=0) + zero
+        dropped = sum((saved.num_bytes for saved in lowered.saved if saved.core_attention), zero)
         again_s = forward["attention"] if runtime.kernels.attention == "unfused" else zero
         sent_selective = np.zeros_like(sent_forward)
     elif runtime.selective_recomputes == "modules":
         dropped, again_s, sent_selective = again.dropped_bytes, again.seconds, again.sent_bytes
     elif runtime.selective_recomputes == "all-but-qkv":
-        kept = np.sum([saved.num_bytes for saved in lowered.saved if saved.name == QUERY_KEY_VALUE], axis=0)
+        kept = sum((saved.num_bytes for saved in lowered.saved if saved.name == QUERY_KEY_VALUE), zero)
         dropped = np.maximum(whole - entry - kept, 0.0)
         again_s, sent_selective = full_s - again.projected_s, sent_forward
     else:
-        dropped = np.maximum(
-            np.sum([saved.num_bytes for saved in lowered.saved if not saved.matmul_output], axis=0) + zero - entry, 0.0
-        )
+        dropped = sum((saved.num_bytes for saved in lowered.saved if not saved.matmul_output), zero)
+        dropped = np.maximum(dropped - entry, 0.0)
         again_s = forward["elementwise"] + 0.5 * forward["tp"]
         sent_selective = 0.5 * sent_forward
         if runtime.selective_recomputes == "every-second-matmul":
             products = [
                 saved.num_bytes for saved in lowered.saved if saved.matmul_output and saved.name not in _FUSED_OUTPUTS
             ]
-            dropped = dropped + 0.5 * (np.sum(products, axis=0) + zero)
+            dropped = dropped + 0.5 * sum(products, zero)
             again_s = again_s + 0.5 * forward["gemm"]
     return Recomputed(
         saved_bytes=np.stack([whole, whole - dropped, np.minimum(entry, whole)], axis=1),

@@ -34,7 +34,7 @@ class RankWork:
 
 def sum_work(layers: PricedLayers, assignment: Assignment) -> RankWork:
     """Layer seconds times counts, and the two ends where they live; of several copies the mean."""
-    kinds = assignment.counts.shape[2]
+    kinds, axis = assignment.counts.shape[2:]
     copies = count_copies(layers.layouts)[:, None]
     counts = assignment.counts.sum(axis=3)
     embedding, head = assignment.embedding, assignment.head
@@ -44,11 +44,12 @@ def sum_work(layers: PricedLayers, assignment: Assignment) -> RankWork:
 
     activations, gradients = count_sends(layers.layouts, assignment.rank)
     forward_s = np.einsum("nsk,nk->ns", counts, layers.forward[:, :kinds]) + ends(layers.forward)
-    backward_s = np.einsum("nskp,nkp->ns", assignment.counts, layers.backward[:, :kinds, : assignment.counts.shape[3]])
+    backward = layers.costs.backward[:, :, :axis].take(layers.index, axis=0)
+    backward_s = np.einsum("nskp,nkp->ns", assignment.counts, backward[:, :kinds])
     weight_grad_s = np.einsum("nsk,nk->ns", counts, layers.weight_grad[:, :kinds]) + ends(layers.weight_grad)
     return RankWork(
         forward_s=forward_s / copies,
-        backward_s=(backward_s + ends(layers.backward[..., 0])) / copies,
+        backward_s=(backward_s + ends(backward[..., 0])) / copies,
         weight_grad_s=weight_grad_s / copies,
         sent_forward_s=activations * layers.busy_s[:, None],
         sent_backward_s=gradients * layers.busy_s[:, None],

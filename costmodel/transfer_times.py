@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from costmodel.collectives import Collective, Placement, estimate_placed_s
@@ -21,19 +23,31 @@ def group_of(axis: str, split: Split) -> tuple[Column, Column]:
     }[axis]
 
 
-def price_transfer(transfer: Transfer, setting: Setting, place: Placement) -> tuple[Column, Column]:
-    """[u] seconds of a transfer's collectives in (forward, backward) among groups that lie at ``place``."""
+def price_transfers(
+    transfers: Sequence[Transfer], setting: Setting, places: dict[str, Placement]
+) -> list[tuple[Column, Column]]:
+    """[u] seconds of each transfer's collectives in (forward, backward), among the groups that lie at its axis' place;
+    those of one kind are priced together."""
     launch_s = setting.device.kernel_launch_s
+    sizes: dict[tuple[str, Collective, float, tuple[int, int]], list[Column]] = {}
+    for one in transfers:
+        for kind, num_bytes in (*one.forward, *one.backward):
+            sizes.setdefault((one.axis, kind, one.copies, one.groups), []).append(num_bytes)
+    priced = {}
+    for (axis, kind, copies, groups), columns in sizes.items():
+        num_bytes = np.stack(columns)
+        seconds = estimate_placed_s(places[axis], kind, num_bytes, launch_s, copies, groups)
+        priced[axis, kind, copies, groups] = iter(np.where(num_bytes > 0, seconds, 0.0))
 
-    def seconds(collectives: tuple[tuple[Collective, Column], ...]) -> Column:
+    def of_pass(one: Transfer, collectives: tuple[tuple[Collective, Column], ...]) -> Column:
+        place = places[one.axis]
         total = longest = np.zeros_like(place.size)
-        for kind, num_bytes in collectives:
-            one = estimate_placed_s(place, kind, num_bytes, launch_s, transfer.copies, transfer.groups)
-            one = np.where(num_bytes > 0, one, 0.0)
-            total, longest = total + one, np.maximum(longest, one)
-        return np.where(place.on_mesh, longest, total) if transfer.both_ways else total
+        for kind, _ in collectives:
+            seconds = next(priced[one.axis, kind, one.copies, one.groups])
+            total, longest = total + seconds, np.maximum(longest, seconds)
+        return np.where(place.on_mesh, longest, total) if one.both_ways else total
 
-    return seconds(transfer.forward), seconds(transfer.backward)
+    return [(of_pass(one, one.forward), of_pass(one, one.backward)) for one in transfers]
 
 
 def expose(
