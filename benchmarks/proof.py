@@ -77,8 +77,9 @@ def print_answers(answers: Sequence[Any]) -> None:
     print("equal: to the optimum; excess: the largest over it; gap: the largest claimed")
     statuses = Counter(one.status for one in answers)
     print(f"status: {', '.join(f'{count} {status}' for status, count in statuses.most_common())}")
-    exact = [one for one in answers if one.status == "proven" and one.instance.request.gap == 0.0]
-    print(f"--gap 0 and proven: {len(exact)}, equal {sum(one.excess < EQUAL for one in exact)}")
+    exact = [one for one in answers if one.best_s < float("inf") and one.instance.request.gap == 0.0]
+    proven = sum(one.status == "proven" for one in exact)
+    print(f"--gap 0: {len(exact)}, proven {proven}, equal {sum(one.excess < EQUAL for one in exact)}")
     mixed = [one for one in answers if one.any_mix_s is not None and one.any_mix_s < float("inf")]
     if mixed:
         gains = [1.0 - one.any_mix_s / one.best_s for one in mixed]

@@ -104,10 +104,11 @@ def _best_first(run: Run, scan: Scan, found: Found) -> None:
     _improve_best(run, min([run.best_s, scan.left_s, *waiting[:1].tolist(), *run.proven, *run.open.values()]))
     beaten = int((waiting >= run.to_beat_s).sum())
     outcome.pruned["memory"] = scan.too_large
-    outcome.pruned["bound"] = scan.too_slow + beaten
+    run.close()
+    outcome.pruned["bound"] = outcome.pruned.get("bound", 0) + scan.too_slow + beaten
     rule = "memory, layer by layer" if memory_alone else "bound"
     outcome.pruned[rule] = outcome.pruned.get(rule, 0) + never
-    outcome.pruned["not reached"] = scan.left + len(waiting) - beaten
+    outcome.pruned["not reached"] = outcome.pruned.get("not reached", 0) + scan.left + len(waiting) - beaten
     outcome.stopped = outcome.pruned["not reached"] > 0
     outcome.bound_s = min([run.best_s, scan.left_s, *waiting[:1].tolist(), *run.proven, *run.open.values()])
 

@@ -28,9 +28,9 @@ RELAXATIONS = (
     Relaxation(
         name="chunks",
         effect="where a rank holds several stages they are even, or relieve the ranks that hold the model's ends, and"
-        " each rank's fastest mix of policies is dealt to them in model order; where its order keeps a mix longer than"
-        " the mean of its stages, mixes under less memory are tried in turn, and those between two of them left out;"
-        " so is a layout that does not fit at that mean, or whose leanest mixes do not fit",
+        " each rank's mix of policies is dealt to them in model order: the fastest that fits were its stages kept as"
+        " long as their mean, and where that does not fit as dealt, any that fits both ways; what fits as dealt alone"
+        " is left out",
     ),
     Relaxation(
         name="kept",

@@ -25,12 +25,13 @@ from planner.problem import Problem
 from planner.search.bounds import ROUNDING
 from planner.search.mixes import Slot
 from planner.search.options import SlotRooms
-from planner.search.placed import Placed, deal, repeated
+from planner.search.placed import Placed, deal, dealt_by, repeated
 from planner.search.splits import splits_of_row
 from planner.simulator import Simulation, StageTimes, simulate
 
 TRIES = 6
-"""How often a mix that its order keeps longer than the mean of its stages is chosen again under less memory."""
+"""How often a mix that its order keeps longer than the mean of its stages is chosen again under less memory. What else
+may fit is looked through where it matters (``refine.py``)."""
 
 
 def place_given(
@@ -61,7 +62,8 @@ def place_given(
 
 class _Split:
     """All rows under one split of the layers. ``step_s``: [n] the step where a placement fits and was looked for, inf
-    elsewhere; ``bound_s``: no mix is faster; ``slower``: it may fit, but cannot beat ``best_s`` or another row.
+    elsewhere; ``bound_s``: no mix is faster, inf where none fits; ``slower``: it may fit, but cannot beat ``best_s`` or
+    another row.
     """
 
     def __init__(
@@ -136,7 +138,7 @@ class _Split:
                         self.dealt[row] = dealt
                         self.bound_s[row] = min(floor_s[row], self.step_s[row]) if attempt else self.step_s[row]
                     else:
-                        self.step_s[row] = inf
+                        self.step_s[row], self.bound_s[row] = inf, floor_s[row]
                         spared[row] += np.where(excess > tolerated, np.clip(excess, 1e-3 * budgets, budgets), 0.0)
                         if row not in leanest:
                             again.append(row)
@@ -155,7 +157,7 @@ class _Split:
         """What ``deal`` says, once for the same mixes: the chooser gives rows that share one the same object."""
         key = tuple(map(id, mixes))
         if key not in self.deals:
-            dealt = deal(self.problem, self.lengths, _dealt_by(self.layers), mixes)
+            dealt = deal(self.problem, self.lengths, dealt_by(self.layers), mixes)
             # Held, so that no other mix gets the name of one of these.
             self.deals[key] = (mixes, dealt)
         return self.deals[key][1]
@@ -208,14 +210,6 @@ class _Split:
         assignment = placement.assignment(problem.kinds, problem.num_kinds, one.costs.num_policies)
         priced = price(one, assignment, kept)
         return Evaluated(problem, placement, order, times, priced, simulation)
-
-
-def _dealt_by(layers: PricedLayers) -> tuple[int, ...]:
-    """The rank whose mix each stage of the first copy takes: of two ranks that hold the same layers, the lower."""
-    layout = layers.layouts.row(0)
-    stages = stages_of(layers.layouts.schedule_name(0), layout.pp, layout.vpp)
-    own = stages.stage_to_rank[: stages.per_copy]
-    return own if stages.copies == 1 else tuple(min(rank, layout.pp - 1 - rank) for rank in own)
 
 
 def least_ends_s(schedule: Schedule, times: StageTimes) -> Column:

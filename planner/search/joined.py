@@ -1,11 +1,13 @@
-"""All ways to join one option a stage whose known paths are short enough: branch and bound, stage by stage.
+"""All ways to join one option a step whose known paths are short enough: branch and bound, step by step.
 
-Of the way to a cut between two stages what matters is how long each path is so far. Every stage after the cut adds to a
-path at least the least of what it and later stages can, each path looked at alone.
+A step is a stage with its ranges of layers, or a rank with its mixes of policies. Of the way to a cut between two steps
+what matters is how long each path is so far. Every step after the cut adds to a path at least the least of what it and
+later steps can, each path looked at alone.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from math import inf
 
@@ -13,12 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.layouts import Column, IntColumn
-from planner.search.stage_problem import StageProblem, pass_times_s
+
+
+@dataclass(frozen=True)
+class Step:
+    """The options of one step. ``cuts``: [n] of each the cut where it starts and where it stops; ``added_s``:
+    [n, paths] seconds that it adds to each path; ``ends_s``: [n] its own after all passes."""
+
+    cuts: tuple[tuple[int, int], ...]
+    added_s: Column
+    ends_s: tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class Ways:
-    """Ways to one cut. ``picked``: [n, stages] the option of each stage before it; ``lengths_s``: [n, paths] so far;
+    """Ways to one cut. ``picked``: [n, steps] the option of each step before it; ``lengths_s``: [n, paths] so far;
     ``ends_s``: [n] the latest end so far; ``bounds_s``: [n] what the whole takes at least."""
 
     picked: IntColumn
@@ -34,21 +45,20 @@ class Ways:
         return cls(*(np.concatenate([getattr(part, one.name) for part in parts]) for one in fields(cls)))
 
 
-def join_choices(whole: StageProblem, limit_s: float, width: int) -> tuple[Ways, float]:
-    """The ways through all stages that may take less than ``limit_s``, the soonest first; and, as after each stage only
-    ``width`` are kept, the least that any of the others may take, inf where there is no other."""
-    delays_s = whole.paths[1]
-    added = _added_s(whole)
-    rest = _Rest(whole, added)
+def join_steps(steps: Sequence[Step], delays_s: Column, limit_s: float, width: int) -> tuple[Ways, float]:
+    """The ways through all steps that may take less than ``limit_s``, the soonest first; and, as after each step only
+    ``width`` are kept, the least that any of the others may take, inf where there is no other. ``delays_s``: [paths] of
+    each path whatever is chosen."""
+    rest = _Rest(steps, len(delays_s))
     first = Ways(np.zeros((1, 0), np.int64), delays_s[None], np.zeros(1), np.zeros(1))
-    none = Ways(np.zeros((0, len(whole.choices)), np.int64), np.zeros((0, len(delays_s))), np.zeros(0), np.zeros(0))
+    none = Ways(np.zeros((0, len(steps)), np.int64), np.zeros((0, len(delays_s))), np.zeros(0), np.zeros(0))
     here, dropped_s = {0: first}, inf
-    for s, choices in enumerate(whole.choices):
+    for number, step in enumerate(steps):
         parts: dict[int, list[Ways]] = {}
-        for at, choice in enumerate(choices):
-            if choice.start in here and choice.stop in rest.lengths_s[s + 1]:
-                ways = rest.after(s, here[choice.start], at, choice.stop, added[s][at], choice.option.extras_s)
-                parts.setdefault(choice.stop, []).append(ways.take(ways.bounds_s < limit_s))
+        for at, (start, stop) in enumerate(step.cuts):
+            if start in here and stop in rest.lengths_s[number + 1]:
+                ways = rest.after(number, here[start], step, at)
+                parts.setdefault(stop, []).append(ways.take(ways.bounds_s < limit_s))
         after = {cut: Ways.join(ways) for cut, ways in parts.items()}
         bounds_s = np.concatenate([np.zeros(0), *(ways.bounds_s for ways in after.values())])
         if len(bounds_s) > width:
@@ -59,37 +69,29 @@ def join_choices(whole: StageProblem, limit_s: float, width: int) -> tuple[Ways,
     return found.take(np.argsort(found.bounds_s, kind="stable")), dropped_s
 
 
-def _added_s(whole: StageProblem) -> list[Column]:
-    """By stage, [options, paths] seconds that each option adds."""
-    passes = whole.paths[0]
-    return [
-        pass_times_s([choice.option for choice in choices]).reshape(3, -1).T @ passes[:, :, s].T
-        for s, choices in enumerate(whole.choices)
-    ]
-
-
 class _Rest:
-    """By stage and where it starts, the least that it and later stages add to each path, [paths], and the least of
-    their latest ends; no entry where none join."""
+    """By step and where it starts, the least that it and later steps add to each path, [paths], and the least of their
+    latest ends; no entry where none join."""
 
-    def __init__(self, whole: StageProblem, added: list[Column]) -> None:
-        total = max((choice.stop for choice in whole.choices[-1]), default=0)
-        self.lengths_s, self.ends_s = [{total: np.zeros(len(whole.paths[1]))}], [{total: 0.0}]
-        for choices, more_s in zip(reversed(whole.choices), reversed(added), strict=True):
+    def __init__(self, steps: Sequence[Step], num_paths: int) -> None:
+        total = max((stop for _, stop in steps[-1].cuts), default=0)
+        self.lengths_s, self.ends_s = [{total: np.zeros(num_paths)}], [{total: 0.0}]
+        for step in reversed(steps):
             lengths_s: dict[int, Column] = {}
             ends_s: dict[int, float] = {}
-            for choice, own_s in zip(choices, more_s, strict=True):
-                if choice.stop in self.lengths_s[0]:
-                    left_s = self.lengths_s[0][choice.stop] + own_s
-                    end_s = max(self.ends_s[0][choice.stop], choice.option.extras_s)
-                    lengths_s[choice.start] = np.minimum(left_s, lengths_s.get(choice.start, left_s))
-                    ends_s[choice.start] = min(end_s, ends_s.get(choice.start, inf))
+            for (start, stop), own_s, own_end_s in zip(step.cuts, step.added_s, step.ends_s, strict=True):
+                if stop in self.lengths_s[0]:
+                    left_s = self.lengths_s[0][stop] + own_s
+                    end_s = max(self.ends_s[0][stop], own_end_s)
+                    lengths_s[start] = np.minimum(left_s, lengths_s.get(start, left_s))
+                    ends_s[start] = min(end_s, ends_s.get(start, inf))
             self.lengths_s.insert(0, lengths_s)
             self.ends_s.insert(0, ends_s)
 
-    def after(self, s: int, ways: Ways, at: int, cut: int, own_s: Column, end_s: float) -> Ways:
-        """The ways to stage s, going on by its option ``at`` to ``cut``."""
-        lengths_s, ends_s = ways.lengths_s + own_s, np.maximum(ways.ends_s, end_s)
-        bounds_s = (lengths_s + self.lengths_s[s + 1][cut]).max(axis=1)
-        bounds_s = bounds_s + np.maximum(ends_s, self.ends_s[s + 1][cut])
+    def after(self, number: int, ways: Ways, step: Step, at: int) -> Ways:
+        """The ways to a step, by its ``number``, going on by its option ``at``."""
+        cut = step.cuts[at][1]
+        lengths_s, ends_s = ways.lengths_s + step.added_s[at], np.maximum(ways.ends_s, step.ends_s[at])
+        bounds_s = (lengths_s + self.lengths_s[number + 1][cut]).max(axis=1)
+        bounds_s = bounds_s + np.maximum(ends_s, self.ends_s[number + 1][cut])
         return Ways(np.pad(ways.picked, ((0, 0), (0, 1)), constant_values=at), lengths_s, ends_s, bounds_s)

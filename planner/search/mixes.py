@@ -103,7 +103,7 @@ class MixChooser:
             if smaller and needed <= room.left_bytes and not _short(away, room):
                 return mix
         in_flight = self.in_flight[slot.rank]
-        plain = float(self._unit(slot)[:, 0] @ np.array(slot.counts))
+        plain = float(self.unit_bytes(slot)[:, 0] @ np.array(slot.counts))
         short: tuple[Resource, ...] = ()
         while True:
             found = self._within(slot, room, plain, short)
@@ -119,7 +119,7 @@ class MixChooser:
 
     def _within(self, slot: Slot, room: Room, plain: float, short: tuple[Resource, ...]) -> _Found | None:
         """The fastest mix that fits the device, and of the other resources those in ``short``."""
-        in_flight, unit = self.in_flight[slot.rank], self._unit(slot)
+        in_flight, unit = self.in_flight[slot.rank], self.unit_bytes(slot)
         left = room.left_bytes / in_flight + plain
         used = [kind for kind, count in enumerate(slot.counts) if count]
         if sum(slot.counts[kind] * float(unit[kind, list(self.policies)].min()) for kind in used) > left:
@@ -163,10 +163,10 @@ class MixChooser:
     def _cost(self, kind: int, slot: Slot, short: tuple[Resource, ...]) -> Column:
         """[P, 2 + short] seconds, bytes kept and bytes away of one layer."""
         return np.stack(
-            [self.time_s[kind], self._unit(slot)[kind], *(self.away_bytes[name][kind] for name in short)], axis=-1
+            [self.time_s[kind], self.unit_bytes(slot)[kind], *(self.away_bytes[name][kind] for name in short)], axis=-1
         )
 
-    def _unit(self, slot: Slot) -> Column:
+    def unit_bytes(self, slot: Slot) -> Column:
         """[K, P] bytes a layer keeps for each micro-batch in flight."""
         return np.asarray(self.saved_bytes + self._waiting(slot) * self.pending_bytes)
 

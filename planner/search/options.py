@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from costmodel.kept import KeptBytes, KeptMicrobatches, estimate_kept_bytes
 from costmodel.layer_table import PricedLayers
-from costmodel.layouts import Assignment, Column
+from costmodel.layouts import Assignment, Column, IntColumn
 from costmodel.memory import PARTS, host_budget_bytes, nvme_budget_bytes
 from costmodel.price import price, price_memory
 from costmodel.rank_work import sum_work
@@ -50,7 +50,7 @@ class SlotRooms:
         self.kept = count_kept_microbatches(build_order(layers), lengths)
         plain = np.zeros((len(slots), len(slots[0].counts), layers.costs.num_policies))
         plain[:, :, 0] = [slot.counts for slot in slots]
-        memory = price_memory(layers, *_assigned(layers, slots, plain[None], self.kept))
+        memory = price_memory(layers, *assign_slots(layers, _ranks(slots), plain[None], self.kept))
         self.logits = memory.parts[:, :, PARTS.index("logits")]
         working = memory.parts[:, :, PARTS.index("working")]
         self.always = memory.claim - memory.apart - self.logits - working
@@ -77,7 +77,8 @@ class SlotRooms:
         if not found:
             return {}
         one = self.layers.take(np.zeros(1, np.intp))
-        work = sum_work(one, _assigned(one, list(found), np.stack(list(found.values()))[None], self.kept)[0])
+        assignment, _ = assign_slots(one, _ranks(list(found)), np.stack(list(found.values()))[None], self.kept)
+        work = sum_work(one, assignment)
         columns = np.stack([work.forward_pass_s[0], work.backward_pass_s[0], work.weight_grad_s[0]], axis=1)
         least_s = float((after_s * self.layers.contention).min())
         return {
@@ -117,7 +118,7 @@ class OptionColumns:
                 self.fits[row, at] = False
             else:
                 self.mixes[row, at] = mix
-        priced = price(layers, *_assigned(layers, slots, self.mixes, rooms.kept))
+        priced = price(layers, *assign_slots(layers, _ranks(slots), self.mixes, rooms.kept))
         self.forward_s, self.backward_s = priced.work.forward_pass_s, priced.work.backward_pass_s
         self.weight_grad_s = priced.work.weight_grad_s
         self.extras_s = priced.extras.exposed_s * layers.contention[:, None]
@@ -136,13 +137,17 @@ class OptionColumns:
         }
 
 
-def _assigned(
-    layers: PricedLayers, slots: Sequence[Slot], counts: Column, found: KeptMicrobatches
+def _ranks(slots: Sequence[Slot]) -> IntColumn:
+    return np.array([slot.rank for slot in slots])
+
+
+def assign_slots(
+    layers: PricedLayers, rank: IntColumn, counts: Column, found: KeptMicrobatches
 ) -> tuple[Assignment, KeptBytes]:
-    """Each slot's layers, [n or 1, S, K, P], and what they keep as long as the rows' own order keeps them."""
+    """Each slot's ``rank`` [S] and layers, [n or 1, S, K, P]; and what these keep as long as the rows' own order keeps
+    the mean of a rank's stages."""
     layouts = layers.layouts
     n = len(layouts)
-    rank = np.array([slot.rank for slot in slots])
     stages = stages_of(layouts.schedule_name(0), int(layouts.pp[0]), int(layouts.vpp[0]))
 
     assignment = Assignment(

@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import numpy as np
 
 from costmodel.kept import KeptBytes, KeptMicrobatches
+from costmodel.layer_table import PricedLayers
 from costmodel.layouts import Assignment, Column
+from costmodel.stages import stages_of
 from planner.evaluate import Evaluated
 from planner.problem import Problem
 
@@ -39,6 +41,14 @@ def repeated(columns: OneRow, n: int) -> OneRow:
         return np.broadcast_to(value, (n, *value.shape[1:]))
 
     return replace(columns, **{one.name: column(one.name) for one in fields(columns)})
+
+
+def dealt_by(layers: PricedLayers) -> tuple[int, ...]:
+    """The rank whose mix each stage of the first copy takes: of two ranks that hold the same layers, the lower."""
+    layout = layers.layouts.row(0)
+    stages = stages_of(layers.layouts.schedule_name(0), layout.pp, layout.vpp)
+    own = stages.stage_to_rank[: stages.per_copy]
+    return own if stages.copies == 1 else tuple(min(rank, layout.pp - 1 - rank) for rank in own)
 
 
 def deal(problem: Problem, lengths: tuple[int, ...], homes: Sequence[int], mixes: Sequence[Column]) -> tuple[int, ...]:

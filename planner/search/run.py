@@ -78,7 +78,7 @@ class Run:
     """``problem``: with the user's pins. ``best_s``: the incumbent's step, at first what the request allows.
 
     ``proven``: bounds of what was placed. ``done``: its numbers. ``open``: of those, whose bound is below the time that
-    was simulated, with it.
+    was simulated, or of which nothing was found that fits though it may, with the bound.
     """
 
     def __init__(
@@ -130,15 +130,14 @@ class Run:
         self.done.update(numbers.tolist())
         for number, one, bound_s in zip(numbers.tolist(), placed, bounds.tolist(), strict=True):
             bound_s = max(one.bound_s, bound_s)
-            if bound_s < one.step_s < np.inf:
+            if bound_s < min(one.step_s, self.best_s):
                 self.open[number] = bound_s
             else:
                 self.proven.append(bound_s)
+                if one.step_s == np.inf:
+                    self.prune("stage program" if one.slower else "memory, layer by layer")
             if one.step_s < np.inf:
                 self.outcome.steps_s[number] = one.step_s
-            else:
-                rule = "stage program" if one.slower else "memory, layer by layer"
-                self.outcome.pruned[rule] = self.outcome.pruned.get(rule, 0) + 1
             for status in one.programs:
                 self.outcome.programs[status] = self.outcome.programs.get(status, 0) + 1
             if one.evaluated is not None:
@@ -155,13 +154,21 @@ class Run:
 
             layers = self.priced.take(np.array([number]))
             one = refine(self.problem, layers, self.sets, self.budget, self.best_s, self.request.gap)
-            if one is None:
-                continue
             self.open[number] = max(bound_s, one.bound_s)
             if one.evaluated is not None:
                 self.outcome.evaluated.append(one.evaluated)
-                self.outcome.steps_s[number] = min(self.outcome.steps_s[number], one.step_s)
+                self.outcome.steps_s[number] = min(self.outcome.steps_s.get(number, np.inf), one.step_s)
                 self.best_s = min(self.best_s, one.step_s)
+
+    def prune(self, rule: str) -> None:
+        self.outcome.pruned[rule] = self.outcome.pruned.get(rule, 0) + 1
+
+    def close(self) -> None:
+        """Account for what stays open and was never simulated."""
+        for number, bound_s in self.open.items():
+            if number not in self.outcome.steps_s:
+                fits = "bound" if bound_s >= self.to_beat_s else "not reached"
+                self.prune("memory, layer by layer" if bound_s == np.inf else fits)
 
     def say(self, bound_s: float) -> None:
         if self.on_progress is not None:

@@ -19,14 +19,16 @@ all:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
 import numpy as np
 
 from costmodel.layouts import Column
+from planner.search.joined import Step
 from planner.search.options import Option
+from planner.simulator import StageTimes
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,40 @@ class StageProblem:
         """[paths, 3, p] passes and [paths] delays of all that are known."""
         known = [*_known_paths(self), *self.found]
         return np.stack([path.passes for path in known]), np.array([path.delays_s for path in known])
+
+    @cached_property
+    def delays_s(self) -> Column:
+        """[paths]"""
+        return self.paths[1]
+
+    @cached_property
+    def steps(self) -> tuple[Step, ...]:
+        """The choices of every stage, by what they add to the paths."""
+        passes = self.paths[0]
+        return tuple(
+            Step(
+                tuple((choice.start, choice.stop) for choice in choices),
+                pass_times_s([choice.option for choice in choices]).reshape(3, -1).T @ passes[:, :, s].T,
+                tuple(choice.option.extras_s for choice in choices),
+            )
+            for s, choices in enumerate(self.choices)
+        )
+
+    def with_found(self, paths: Sequence[Path]) -> StageProblem:
+        """The same problem with more known paths."""
+        return replace(self, found=(*self.found, *paths))
+
+    def split(self, chosen: Sequence[StageChoice]) -> tuple[tuple[int, ...], tuple[int, ...], list[Column]]:
+        """What a choice is: layers of each stage, the stage by whose mix it goes, and the mixes [K, P]."""
+        lengths = tuple(choice.stop - choice.start for choice in chosen)
+        return lengths, tuple(range(len(lengths))), [choice.option.mix for choice in chosen]
+
+    def times(self, several: Sequence[Sequence[StageChoice]]) -> tuple[StageTimes, Column]:
+        """What each of several choices takes: a batch of times, and [n] seconds after the passes."""
+        options = [[choice.option for choice in chosen] for chosen in several]
+        forward_s, backward_s, weight_s = np.stack([pass_times_s(row) for row in options], axis=1)
+        times = StageTimes(forward_s, np.maximum(backward_s - weight_s, 0.0), weight_s, edge_s=np.array(self.edges_s))
+        return times, np.array([max(option.extras_s for option in row) for row in options])
 
 
 def path_bound_s(problem: StageProblem, options: Sequence[Option]) -> float:

@@ -39,7 +39,7 @@ def place_mixed(
                 return Placed(None, low_s, slower=True)
             closing = Closing(whole, pipe.order, best_s / late)
             step_s = float(closing.simulate([tuple(chosen)])[0])
-            closing.open_to(pipe.stage_problem(min(step_s, best_s / late) * ROUNDING).choices)
+            closing.open_to(pipe.stage_problem(min(step_s, best_s / late) * ROUNDING))
             low_s = max(low_s, closing.close(gap) * late)
             if not closing.best:
                 return Placed(None, low_s, slower=True)

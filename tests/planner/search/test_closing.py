@@ -14,7 +14,7 @@ from planner.schedules import build_schedule
 from planner.search import closing as closing_of
 from planner.search.best_first import search
 from planner.search.closing import Closing
-from planner.search.joined import join_choices
+from planner.search.joined import join_steps
 from planner.search.stage_problem import path_bound_s
 
 
@@ -42,10 +42,10 @@ def test_no_choice_beats_what_few_kept_ways_and_found_paths_leave(
     steps_s = [simulated_s(schedule, problem, options) for options in every]
     closing = Closing(problem, order, inf)
     bound_s = closing.close()
-    assert closing.whole.found
+    assert closing.found
     assert bound_s <= min(steps_s) * (1.0 + 1e-9)
     for options, step_s in zip(every, steps_s, strict=True):
-        assert path_bound_s(closing.whole, options) <= step_s * (1.0 + 1e-9)
+        assert path_bound_s(problem.with_found(closing.found), options) <= step_s * (1.0 + 1e-9)
 
 
 @pytest.mark.parametrize("seed", range(620, 626))
@@ -53,10 +53,10 @@ def test_ways_within_a_limit_are_all_there(seed: int) -> None:
     problem = random_problem(seed, "zb-h1")
     bounds_s = sorted(path_bound_s(problem, options_of(chosen)) for chosen in joined(problem))
     limit_s = 1.3 * bounds_s[0]
-    found, dropped_s = join_choices(problem, limit_s, len(bounds_s))
+    found, dropped_s = join_steps(problem.steps, problem.delays_s, limit_s, len(bounds_s))
     assert found.bounds_s.tolist() == pytest.approx([one for one in bounds_s if one < limit_s])
     assert dropped_s == inf
-    few, dropped_s = join_choices(problem, limit_s, 1)
+    few, dropped_s = join_steps(problem.steps, problem.delays_s, limit_s, 1)
     assert len(few.bounds_s) <= 1
     assert min([dropped_s, *few.bounds_s]) <= bounds_s[0] * (1.0 + 1e-9)
 

@@ -11,6 +11,10 @@ from exhaustive import TooLarge
 from proof_checks import check_answer, check_layouts
 from small_instances import build_model, build_request
 
+OPEN = {"hosts too small": 82, "pinned layers": 389, "shared cores": 403, "parts in bubbles": 756, "V-shaped": 755}
+"""Instances whose answer what bounds a placed layout leaves open: not until all its choices are looked through is it
+the optimum, and proven."""
+
 LEAN = 18
 """An instance of interleaved stages of unlike lengths, one layer of them pinned, and hardly any memory."""
 
@@ -23,6 +27,14 @@ def test_answers_equal_trying_everything(seed: int) -> None:
     except TooLarge:
         pytest.skip("more than is worth waiting for")
     assert not answer.wrong, (answer.step_s, answer.bound_s, answer.best_s)
+
+
+@pytest.mark.parametrize("why", OPEN)
+def test_what_placing_leaves_open_is_looked_through(why: str) -> None:
+    answer = check_answer(draw_instance(OPEN[why], gap=0.0))
+    assert not answer.wrong, (answer.step_s, answer.bound_s, answer.best_s)
+    assert answer.status == "proven"
+    assert answer.excess < 1e-6
 
 
 @pytest.mark.parametrize("seed", range(2000, 2000 + 4 * len(KINDS)))
