@@ -16,7 +16,7 @@ from costmodel.schema.plan import Plan
 from costmodel.schema.schedule import Schedule
 from planner.kept import count_kept
 from planner.mixed import estimate_edges, group_of_ranks, join_priced, join_times, price_groups
-from planner.order import build_order, with_frozen
+from planner.order import build_order, with_frozen, without_frozen
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.simulator import FrozenTimes, Simulation, StageTimes, simulate
@@ -61,6 +61,18 @@ class Evaluated:
             return stage_times(self.priced.layers, self.placement, self.problem, sends=False)
         still = [stage_times(one.layers, self.placement, self.problem, sends=False) for one in self.by_group]
         return join_times(still, self.homes, None)
+
+    @cached_property
+    def own_device_makespan_s(self) -> float:
+        """Seconds of the passes if every rank had a device of its own."""
+        if cores_per_pipeline(self.problem, self.placement) is None:
+            return self.simulation.makespan_s
+        return simulate(self.schedule, self.times).makespan_s
+
+    @cached_property
+    def instant_makespan_s(self) -> float:
+        """The same without frozen parts if sends, too, took no time."""
+        return simulate(without_frozen(self.schedule), self.without_sends()).makespan_s
 
     @cached_property
     def slowest_rank(self) -> int:

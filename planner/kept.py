@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -12,10 +11,12 @@ from numpy.typing import NDArray
 from costmodel.kept import KeptMicrobatches
 from costmodel.layouts import Column
 from costmodel.schema.schedule import PassKind, Schedule
+from planner.simulator.columns import KINDS, columns_of
+from planner.simulator.per_schedule import PerSchedule
 
 Steps = NDArray[np.int64]
 
-_CHANGES = {
+_CHANGED = {
     PassKind.FORWARD: (1, 0, 1, 0),
     PassKind.BACKWARD: (-1, 0, -1, 0),
     PassKind.INPUT_GRAD: (0, 1, -1, 0),
@@ -26,6 +27,9 @@ _CHANGES = {
 }
 """Kind -> what it adds to (alive, waiting, unreached, logits): from F to B or W, from I to W, from F to B or I, and of
 a split vocabulary from VOCAB_F to VOCAB_B or VOCAB_W."""
+
+_CHANGES = np.array([_CHANGED.get(kind, (0, 0, 0, 0)) for kind in KINDS], np.int64).T
+_COUNTED = np.asarray(_CHANGES.any(axis=0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,45 +74,37 @@ class KeptCounts:
         return self.peak("logits", np.full(self.num_stages, weights.max()))
 
 
+_COUNTS: PerSchedule[KeptCounts] = PerSchedule()
+_MICROBATCHES: PerSchedule[dict[tuple[int, ...], KeptMicrobatches]] = PerSchedule()
+
+
 def count_kept(schedule: Schedule) -> KeptCounts:
     """Counted once per schedule object."""
-    return _count(_Same(schedule))
+    return _COUNTS.of(schedule, _count)
 
 
-@dataclass(frozen=True)
-class _Same:
-    """A schedule by identity: to hash one by value means to hash every pass."""
-
-    schedule: Schedule
-
-    def __hash__(self) -> int:
-        return id(self.schedule)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.schedule is self.schedule
-
-
-@lru_cache(maxsize=64)
-def _count(same: _Same) -> KeptCounts:
-    schedule = same.schedule
-    stages, changes = [], []
-    for order in schedule.orders:
-        parts = [part for step in order for part in step.work if part.kind in _CHANGES]
-        stages.append(np.array([part.stage for part in parts], np.int64))
-        changes.append(np.array([_CHANGES[part.kind] for part in parts], np.int64).reshape(-1, 4).T)
-    alive, waiting, unreached, logits = (tuple(change[row] for change in changes) for row in range(4))
-    return KeptCounts(schedule.num_stages, tuple(stages), alive, waiting, unreached, logits)
+def _count(schedule: Schedule) -> KeptCounts:
+    columns = columns_of(schedule)
+    counted = np.flatnonzero(_COUNTED[columns.work_kind])
+    ends = np.searchsorted(columns.owner[counted], np.cumsum(columns.lengths)[:-1])
+    stage, *changes = (
+        tuple(np.split(column, ends))
+        for column in (columns.work_stage[counted], *_CHANGES[:, columns.work_kind[counted]])
+    )
+    alive, waiting, unreached, logits = changes
+    return KeptCounts(schedule.num_stages, stage, alive, waiting, unreached, logits)
 
 
 def count_kept_microbatches(schedule: Schedule, lengths: tuple[int, ...] = ()) -> KeptMicrobatches:
     """[1, ranks], a stage counting as its share of its rank's layers of one copy: by ``lengths``, the layers of each
     stage of a copy, or equal shares. Counted once per schedule object and lengths."""
-    return _count_microbatches(_Same(schedule), lengths)
+    counted = _MICROBATCHES.of(schedule, lambda _: {})
+    if lengths not in counted:
+        counted[lengths] = _count_microbatches(schedule, lengths)
+    return counted[lengths]
 
 
-@lru_cache(maxsize=64)
-def _count_microbatches(same: _Same, lengths: tuple[int, ...]) -> KeptMicrobatches:
-    schedule = same.schedule
+def _count_microbatches(schedule: Schedule, lengths: tuple[int, ...]) -> KeptMicrobatches:
     homes, per_copy = np.array(schedule.stage_to_rank), schedule.stages_per_copy
     layers = np.tile(np.array(lengths or (1,) * per_copy, np.float64), schedule.copies)
     held = np.bincount(homes, layers)[homes] / schedule.copies

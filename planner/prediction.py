@@ -79,9 +79,9 @@ def estimate_breakdown(evaluated: Evaluated) -> dict[str, float]:
         terms[name] = (exposed_s, total_s)
     busy = sum(one for one, _ in terms.values())
 
-    order = without_frozen(evaluated.schedule)
-    alone = simulate(order, times).makespan_s
-    instant = simulate(order, evaluated.without_sends()).makespan_s
+    order, filled = without_frozen(evaluated.schedule), evaluated.own_device_makespan_s
+    alone = filled if order is evaluated.schedule else simulate(order, times).makespan_s
+    instant = evaluated.instant_makespan_s
     terms["bubble"] = (max(instant - busy, 0.0), max(instant - busy, 0.0))
     crossings = sum(_sends(evaluated, rank)) * float(layers.send_s[0])
     if evaluated.placement.layout.vocab_parallel:
@@ -91,7 +91,6 @@ def estimate_breakdown(evaluated: Evaluated) -> dict[str, float]:
     terms["dp"] = (float(extras.dp_exposed_s[0, last]), float(extras.dp_total_s[0, last]))
     terms["optimizer"] = (float(extras.optimizer_s[0, last]),) * 2
     terms["optimizer_offload"] = (float(extras.offload_exposed_s[0, last]), float(extras.offload_total_s[0, last]))
-    filled = simulate(evaluated.schedule, times).makespan_s if order is not evaluated.schedule else alone
     frozen_s = float(extras.frozen_s[0, last])
     in_bubbles_s = m * float(layers.frozen.piece_s[0].sum()) / evaluated.placement.layout.pp
     terms["frozen"] = (frozen_s + filled - alone, frozen_s + max(in_bubbles_s, filled - alone))

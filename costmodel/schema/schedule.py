@@ -7,9 +7,12 @@ passes that run side by side is ``(0F5;7B2)OVERLAP_F_B``.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, partial
+from itertools import chain, repeat
+from operator import itemgetter
 from typing import NamedTuple
 
 from costmodel.schema.errors import InvalidSpec
@@ -85,6 +88,11 @@ class Pass(NamedTuple):
         return self.parts or (self,)
 
 
+def passes(kind: PassKind, stages: Iterable[int], microbatches: Iterable[int]) -> list[Pass]:
+    """A pass of one kind for each stage and micro-batch, pair by pair; many of them in a fraction of the time."""
+    return list(map(partial(tuple.__new__, Pass), zip(repeat(kind), stages, microbatches, repeat(()), strict=False)))
+
+
 def overlap(forward: Pass, backward: Pass) -> Pass:
     """The two side by side, as one pass."""
     return Pass(PassKind.OVERLAP, forward.stage, forward.microbatch, (forward, backward))
@@ -150,7 +158,11 @@ class Schedule:
     @cached_property
     def kinds(self) -> frozenset[PassKind]:
         """The kinds of all passes, those inside pairs included."""
-        return frozenset(part.kind for order in self.orders for step in order for part in (step, *step.parts))
+        # By identity, for an enum's hash is a Python call.
+        kinds = {id(kind): kind for kind in map(itemgetter(0), chain.from_iterable(self.orders))}
+        if id(PassKind.OVERLAP) in kinds:
+            kinds |= {id(part.kind): part.kind for order in self.orders for step in order for part in step.parts}
+        return frozenset(kinds.values())
 
     @property
     def splits_backward(self) -> bool:

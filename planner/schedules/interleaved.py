@@ -13,23 +13,24 @@ rounds of one size (Megatron-Core lets the last be shorter), and where PyTorch h
 
 from __future__ import annotations
 
-from costmodel.schema.schedule import Pass, PassKind
+from itertools import chain
+
+from costmodel.schema.schedule import Pass, PassKind, passes
 from planner.schedules.rounds import rounds
 
 
 def interleaved_1f1b(pp: int, num_microbatches: int, vpp: int) -> list[list[Pass]]:
     """The passes of each rank in order; ``vpp`` stages a rank."""
-    return [_rank_order(pp, num_microbatches, vpp, rank) for rank in range(pp)]
-
-
-def _rank_order(pp: int, num_microbatches: int, vpp: int, rank: int) -> list[Pass]:
     groups = rounds(num_microbatches, pp)
     units = [(chunk, microbatch) for group in groups for chunk in range(vpp) for microbatch in group]
-    forwards = [Pass(PassKind.FORWARD, rank + pp * chunk, microbatch) for chunk, microbatch in units]
-    backwards = [Pass(PassKind.BACKWARD, rank + pp * (vpp - 1 - chunk), microbatch) for chunk, microbatch in units]
+    ahead = (vpp - 1) * len(groups[0])
+    return [_rank_order(units, pp, vpp, rank, min(2 * (pp - rank - 1) + ahead, len(units))) for rank in range(pp)]
 
-    warmup = min(2 * (pp - rank - 1) + (vpp - 1) * len(groups[0]), len(units))
-    order = forwards[:warmup]
-    for forward, backward in zip(forwards[warmup:], backwards, strict=False):
-        order += (forward, backward)
-    return order + backwards[len(units) - warmup :]
+
+def _rank_order(units: list[tuple[int, int]], pp: int, vpp: int, rank: int, warmup: int) -> list[Pass]:
+    """``units``: (chunk, micro-batch) of every forward."""
+    microbatches = [microbatch for _, microbatch in units]
+    forwards = passes(PassKind.FORWARD, [rank + pp * chunk for chunk, _ in units], microbatches)
+    backwards = passes(PassKind.BACKWARD, [rank + pp * (vpp - 1 - chunk) for chunk, _ in units], microbatches)
+    in_turn = chain.from_iterable(zip(forwards[warmup:], backwards, strict=False))
+    return [*forwards[:warmup], *in_turn, *backwards[len(units) - warmup :]]

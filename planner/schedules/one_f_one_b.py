@@ -7,7 +7,9 @@ Source: Narayanan et al. 2021, "Memory-Efficient Pipeline-Parallel DNN Training"
 
 from __future__ import annotations
 
-from costmodel.schema.schedule import Pass, PassKind
+from itertools import chain, repeat
+
+from costmodel.schema.schedule import Pass, PassKind, passes
 
 
 def one_f_one_b(pp: int, num_microbatches: int, vpp: int = 1) -> list[list[Pass]]:
@@ -18,9 +20,8 @@ def one_f_one_b(pp: int, num_microbatches: int, vpp: int = 1) -> list[list[Pass]
 
 def _rank_order(pp: int, num_microbatches: int, rank: int) -> list[Pass]:
     warmup = min(pp - rank, num_microbatches)
-    order = [Pass(PassKind.FORWARD, rank, microbatch) for microbatch in range(warmup)]
-    for microbatch in range(num_microbatches):
-        order.append(Pass(PassKind.BACKWARD, rank, microbatch))
-        if microbatch + warmup < num_microbatches:
-            order.append(Pass(PassKind.FORWARD, rank, microbatch + warmup))
-    return order
+    forwards, backwards = (
+        passes(kind, repeat(rank), range(num_microbatches)) for kind in (PassKind.FORWARD, PassKind.BACKWARD)
+    )
+    in_turn = chain.from_iterable(zip(backwards, forwards[warmup:], strict=False))
+    return [*forwards[:warmup], *in_turn, *backwards[num_microbatches - warmup :]]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -140,8 +142,21 @@ def _build(name: str, pp: int, num_microbatches: int, vpp: int, times: PassTimes
         raise InvalidSpec(
             f"schedule {name!r} cannot do {sizes}; it needs {kind.rule}", _hint(kind, pp, num_microbatches, vpp)
         )
-    orders = kind.orders(pp, num_microbatches, vpp, times)
+    with _without_collections():
+        orders = kind.orders(pp, num_microbatches, vpp, times)
     return Schedule(name, num_microbatches, kind.stage_to_rank(pp, vpp), orders, kind.copies)
+
+
+@contextmanager
+def _without_collections() -> Iterator[None]:
+    """While passes are made by the hundred thousand, looking for cycles among them takes longer than making them."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
 
 
 def _hint(kind: ScheduleKind, pp: int, num_microbatches: int, vpp: int) -> str | None:

@@ -174,27 +174,3 @@ def fewest_layers(layers: PricedLayers, kinds: list[int], shift: float = 2.0 * M
     if len(set(kinds)) > 1:
         mean = np.where(layers.layouts.pp > 1, np.maximum(mean - shift, 1.0), mean)
     return np.asarray(mean)[:, None]
-
-
-def placeable_worth(
-    time_s: Column, budget_bytes: Column, layer_s: Column, layer_bytes: Column, worth: Column
-) -> Column:
-    """How much worth of layers fits a rank's time and memory at once, fractions allowed.
-
-    max sum_q c_q y_q  subject to  sum_q t_q y_q <= time,  sum_q a_q y_q <= budget; two columns are enough for it.
-    Shapes: time, budget [n, S]; layer_s, worth [n, 1, Q]; layer_bytes [n, S, Q].
-    """
-    time_s, budget_bytes = np.maximum(time_s, 0.0), np.maximum(budget_bytes, 0.0)
-    best = np.zeros_like(time_s)
-    for p in range(layer_s.shape[-1]):
-        t, a, c = layer_s[..., p], layer_bytes[..., p], worth[..., p]
-        best = np.maximum(best, c * np.minimum(time_s / t, budget_bytes / a))
-        for q in range(p + 1, layer_s.shape[-1]):
-            u, b, d = layer_s[..., q], layer_bytes[..., q], worth[..., q]
-            determinant = t * b - u * a
-            with np.errstate(invalid="ignore", divide="ignore"):
-                first = (time_s * b - u * budget_bytes) / determinant
-                second = (t * budget_bytes - time_s * a) / determinant
-                mixed = np.where((first >= 0) & (second >= 0), c * first + d * second, 0.0)
-            best = np.fmax(best, np.where(np.isfinite(mixed), mixed, 0.0))
-    return best

@@ -94,4 +94,5 @@ class _Rest:
         lengths_s, ends_s = ways.lengths_s + step.added_s[at], np.maximum(ways.ends_s, step.ends_s[at])
         bounds_s = (lengths_s + self.lengths_s[number + 1][cut]).max(axis=1)
         bounds_s = bounds_s + np.maximum(ends_s, self.ends_s[number + 1][cut])
-        return Ways(np.pad(ways.picked, ((0, 0), (0, 1)), constant_values=at), lengths_s, ends_s, bounds_s)
+        picked = np.concatenate([ways.picked, np.full((len(ways.picked), 1), at)], axis=1)
+        return Ways(picked, lengths_s, ends_s, bounds_s)

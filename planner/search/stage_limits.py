@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from costmodel.columns import distinct_rows
 from costmodel.even_split import counts_per_rank, even_split
 from costmodel.kept import estimate_apart_bytes
 from costmodel.layer_table import PricedLayers
@@ -28,8 +29,9 @@ from costmodel.pipeline import (
 from costmodel.stages import stages_of
 from costmodel.state import estimate_local_params, estimate_state_bytes
 from planner.problem import Problem
-from planner.search.bounds import ROUNDING, ends_in_layers, interleaved_alive, most_shift, placeable_worth, split_ends_s
+from planner.search.bounds import ROUNDING, ends_in_layers, interleaved_alive, most_shift, split_ends_s
 from planner.search.splits import given_splits, is_given
+from planner.search.worth_limit import WorthLimit
 
 MAIN_SHARE = 0.1
 
@@ -74,14 +76,13 @@ class StageLimits:
         self.shift = most_shift(layers, kinds)[:, None]
         self.main = self._main_kinds(number, least)
         self.alone = len(self.main) == 1
-        self.worth = np.repeat(
-            np.ones_like(least[:, self.main]) if self.alone else least[:, self.main], len(chosen), axis=1
-        )
+        worth = np.ones_like(least[:, self.main]) if self.alone else least[:, self.main]
         self.needed = copies * (number[self.main[0]] if self.alone else least[:, self.main] @ number[self.main])
         self.own_s, self.way_s = np.zeros((len(layouts), pp)), np.zeros((len(layouts), pp))
         self.smallest, self.share_of_rank, self.evenness = self._given_shares(problem, layers, forward, least)
-        self.layer_s = time[:, self.main].reshape(len(layouts), -1) / copies
-        self._memory(problem, layers, chosen, budget_bytes)
+        layer_bytes = self._memory(problem, layers, chosen, budget_bytes)
+        layer_s = time[:, self.main].reshape(len(layouts), 1, -1) / copies
+        self.limit = WorthLimit(layer_s, layer_bytes, np.repeat(worth, len(chosen), axis=1)[:, None, :])
         for rank, runs in self._end_runs(problem.kinds):
             self.taken_s[:, rank] += least[:, runs].sum(axis=1)
         self.reach_s = self._reach_s(problem.kinds, forward, least)
@@ -170,8 +171,9 @@ class StageLimits:
         before_s = np.concatenate([np.zeros((len(layer_s), 1)), np.cumsum(layer_s[:, kinds], axis=1)], axis=1)
         return np.asarray(before_s[:, np.cumsum((0, *split))[: self.pp]])
 
-    def _memory(self, problem: Problem, layers: PricedLayers, chosen: list[int], budget_bytes: float) -> None:
-        """Bytes a layer takes in each column, and what is left for layers, from the cost model at no layers and all."""
+    def _memory(self, problem: Problem, layers: PricedLayers, chosen: list[int], budget_bytes: float) -> Column:
+        """[n, pp, Q] bytes that a layer takes, from the cost model at no layers and all. Sets ``budget``, what is left
+        for layers."""
         layouts, kinds = layers.layouts, problem.num_kinds
         rank = np.broadcast_to(np.arange(self.pp), (len(layouts), self.pp))
         costs, index = layers.costs, layers.index
@@ -180,11 +182,11 @@ class StageLimits:
         in_flight = whole_in_flight * self.evenness
         waiting = estimate_least_pending(layouts, rank) * self.evenness
         copies = self.stages.copies
-        empty, empty_gathered = self._state(problem, layers, rank, 0, 0.0)
+        empty, empty_gathered = self._state(problem, layers, 0, 0.0)
         runs = self._end_runs(problem.kinds)
         slopes, gathered = {}, {}
         for kind in {*self.main, *(kind for _, run in runs for kind in run)}:
-            whole, whole_gathered = self._state(problem, layers, rank, kind, float(self.total))
+            whole, whole_gathered = self._state(problem, layers, kind, float(self.total))
             slopes[kind] = (whole - empty) / self.total
             gathered[kind] = (whole_gathered - empty_gathered) / self.total
         # What stage 3 gathers levels off with more layers: the chord from none to all lies below, the flattest surely.
@@ -200,7 +202,6 @@ class StageLimits:
             own = slopes[kind] + np.where(third, flattest, gathered[kind])
             return np.maximum(np.stack(kept, axis=-1) + own[..., None], 1.0)
 
-        self.layer_bytes = np.concatenate([bytes_of(kind) for kind in self.main], axis=-1)
         self.taken_s, self.taken_bytes = np.zeros_like(fixed), np.zeros_like(fixed)
         for at, run in runs:
             for kind in run:
@@ -216,31 +217,29 @@ class StageLimits:
         kept = estimate_communicator_bytes(layers.setting, layouts)[:, None]
         kept = kept + layers.setting.runtime.memory.workspace_bytes
         self.budget = budget_bytes - fixed - transient - estimate_claim_bytes(layers.setting, kept, buffers)
+        return np.concatenate([bytes_of(kind) for kind in self.main], axis=-1)
 
-    def _state(
-        self, problem: Problem, layers: PricedLayers, rank: IntColumn, kind: int, count: float
-    ) -> tuple[Column, Column]:
+    def _state(self, problem: Problem, layers: PricedLayers, kind: int, count: float) -> tuple[Column, Column]:
         """[n, pp] bytes that ``count`` layers of one kind claim on every rank: what is kept, and what is gathered."""
-        counts = np.zeros((len(layers.layouts), self.pp, problem.num_kinds, 1))
-        counts[..., kind, 0] = count
         stages = self.stages
-        assignment = Assignment(counts, rank, np.ones_like(rank), stages.embedding[rank], stages.head[rank])
+        # Ranks differ in the ends that they hold alone.
+        rank, like = distinct_rows(stages.embedding + 2 * stages.head)
+        counts = np.zeros((len(layers.layouts), len(rank), problem.num_kinds, 1))
+        counts[..., kind, 0] = count
+        assignment = Assignment(
+            counts, rank[None], np.ones_like(rank)[None], stages.embedding[None, rank], stages.head[None, rank]
+        )
         params = estimate_local_params(layers.setting, layers.layouts, assignment)
         state = estimate_state_bytes(layers.setting, layers.layouts, params)
         kept = state.params + state.grads + state.optimizer
-        return estimate_claim_bytes(layers.setting, kept, np.zeros_like(kept)), state.gathered
+        kept = estimate_claim_bytes(layers.setting, kept, np.zeros_like(kept))
+        return kept[:, like], state.gathered[:, like]
 
     def can_reach(self, step_s: Column) -> NDArray[np.bool_]:
         """[n] whether the stages together could take all layers within ``step_s``."""
         makespan = step_s / (1.0 + self.layers.jitter) - self.after_s * self.layers.contention
         time_s = self._stage_time_s(makespan[:, None]) - self.ends_s
-        held = ROUNDING * placeable_worth(
-            time_s - self.taken_s,
-            self.budget - self.taken_bytes,
-            self.layer_s[:, None, :],
-            self.layer_bytes,
-            self.worth[:, None, :],
-        )
+        held = ROUNDING * self.limit.most(time_s - self.taken_s, self.budget - self.taken_bytes)
         enough = (np.maximum(time_s, 0.0).sum(axis=1) * ROUNDING >= self.work_s[:, 0]) & (
             held.sum(axis=1) >= self.needed
         )

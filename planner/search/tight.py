@@ -57,16 +57,10 @@ def _tighten_equal(
     floor_s: Column, after_s: Column, best_s: float,
 ) -> Column:  # fmt: skip
     """Rows whose stages lie alike: first whether ``best_s`` can be reached at all, then by bisection how soon."""
-    bounds = np.full(len(floor_s), np.inf)
     stages = StageLimits(problem, layers, policies, budget_bytes, after_s)
     reachable = stages.can_reach(np.full(len(floor_s), best_s))
-    if reachable.sum() < len(floor_s) // 2:
-        layers, floor_s, after_s = layers.take(reachable), floor_s[reachable], after_s[reachable]
-        if not len(floor_s):
-            return bounds
-        stages = StageLimits(problem, layers, policies, budget_bytes, after_s)
-        bounds[reachable] = _bisect(stages, floor_s, best_s)
-        return bounds
+    if not reachable.any():
+        return np.full(len(floor_s), np.inf)
     return np.where(reachable, _bisect(stages, floor_s, best_s), np.inf)
 
 

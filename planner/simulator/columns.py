@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.schema.schedule import Pass, PassKind, Schedule
+from planner.simulator.per_schedule import PerSchedule
 
 Index = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -19,6 +20,7 @@ KINDS = tuple(PassKind)
 """PassKind by code."""
 
 _CODE = {kind: code for code, kind in enumerate(KINDS)}
+_CODE_OF_ID = {id(kind): code for kind, code in _CODE.items()}
 
 FORWARD, BACKWARD, INPUT_GRAD, WEIGHT_GRAD, OVERLAP, UNSHARD, RESHARD, REDUCE_GRAD = (_CODE[kind] for kind in KINDS[:8])
 VOCAB_IN_FORWARD, VOCAB_IN_BACKWARD, VOCAB_FORWARD, VOCAB_BACKWARD, VOCAB_WEIGHT_GRAD, FROZEN_FORWARD = (
@@ -89,13 +91,20 @@ class Columns:
         return self.work_stage[works] * self.num_microbatches + self.work_microbatch[works]
 
 
+_COLUMNS: PerSchedule[Columns] = PerSchedule()
+
+
 def passes_of(schedule: Schedule) -> list[Pass]:
     """All passes, rank after rank: the order of every ``[passes]`` array."""
     return list(chain.from_iterable(schedule.orders))
 
 
 def columns_of(schedule: Schedule) -> Columns:
-    """Read the passes. Nothing is checked."""
+    """Read the passes, once per schedule object. Nothing is checked."""
+    return _COLUMNS.of(schedule, _columns)
+
+
+def _columns(schedule: Schedule) -> Columns:
     passes = passes_of(schedule)
     kind, stage, microbatch = _read(passes)
     lengths = np.array([len(order) for order in schedule.orders], dtype=np.int64)
@@ -118,6 +127,7 @@ def columns_of(schedule: Schedule) -> Columns:
 
 
 def _read(passes: list[Pass]) -> tuple[Index, Index, Index]:
-    kind = np.fromiter((_CODE[step[0]] for step in passes), np.int64, len(passes))
+    # By identity, for an enum's hash is a Python call.
+    kind = np.fromiter(map(_CODE_OF_ID.__getitem__, map(id, map(itemgetter(0), passes))), np.int64, len(passes))
     stage, microbatch = (np.fromiter(map(itemgetter(at), passes), np.int64, len(passes)) for at in (1, 2))
     return kind, stage, microbatch

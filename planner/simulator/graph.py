@@ -17,7 +17,6 @@ slot i - 1, and slot 0 stands for "nothing".
 
 from __future__ import annotations
 
-import weakref
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -29,6 +28,7 @@ from costmodel.schema.schedule import Schedule
 from planner.simulator.columns import Columns, Index, columns_of
 from planner.simulator.fits import fits
 from planner.simulator.lanes import Lane, Slots, lay_out
+from planner.simulator.per_schedule import PerSchedule
 from planner.simulator.running import levels_of, running_order
 from planner.simulator.table import Delays, Durations, durations_of
 from planner.simulator.waits import waits_of
@@ -93,7 +93,7 @@ class PassGraph:
         return self._by_level[1]
 
 
-_GRAPHS: dict[int, dict[tuple[int, ...] | None, PassGraph]] = {}
+_GRAPHS: PerSchedule[dict[tuple[int, ...] | None, PassGraph]] = PerSchedule()
 
 
 def graph_of(schedule: Schedule, link_levels: tuple[int, ...] | None = None) -> PassGraph:
@@ -101,12 +101,7 @@ def graph_of(schedule: Schedule, link_levels: tuple[int, ...] | None = None) -> 
 
     Raises InvalidSpec when ``check_schedule`` has complaints, or ranks disagree about the order of collectives.
     """
-    # Keyed by identity, for hashing a schedule means hashing every pass; gone before the identity can be used again.
-    key = id(schedule)
-    graphs = _GRAPHS.get(key)
-    if graphs is None:
-        graphs = _GRAPHS[key] = {}
-        weakref.finalize(schedule, _GRAPHS.pop, key).atexit = False
+    graphs = _GRAPHS.of(schedule, lambda _: {})
     if link_levels not in graphs:
         graphs[link_levels] = _build(schedule, link_levels)
     return graphs[link_levels]

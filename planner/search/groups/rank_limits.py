@@ -22,9 +22,10 @@ from costmodel.pipeline import (
     splits_backward,
 )
 from costmodel.state import estimate_local_params, estimate_state_bytes
-from planner.search.bounds import ROUNDING, placeable_worth
+from planner.search.bounds import ROUNDING
 from planner.search.groups.floors import end_times_s, layer_worth, least_times_s
 from planner.search.groups.rows import MixedRows
+from planner.search.worth_limit import WorthLimit
 
 REACHES = 3
 """How often what earlier ranks must hold is concluded from what later ones can."""
@@ -51,7 +52,7 @@ class RankLimits:
         self.whole, self.only_kind = len(main) == 1, kinds == 1
         unit = np.ones_like(worth[:, main]) if self.whole else worth[:, main]
         self.needed = unit @ number[main]
-        self.worth = np.repeat(unit, len(chosen), axis=1)[:, None, :]
+        worth = np.repeat(unit, len(chosen), axis=1)[:, None, :]
         split = splits_backward(layouts)[:, None]
         forward = np.stack([table.forward for table in rows.tables], axis=1)
         # On the way to a rank lies all that earlier ranks do for a micro-batch, or only its forwards.
@@ -63,9 +64,12 @@ class RankLimits:
         share = (forward[..., :kinds] / least_s)[:, :, main].max(axis=2)[:, self.homes]
         self._round_trips(share)
         by_group = np.stack(times, axis=1)[:, :, main].reshape(len(rows), len(rows.tables), -1)
-        self.layer_s = by_group[:, self.homes]
         self._sends_and_ends(split, kinds)
-        self._memory(main, chosen, budgets)
+        layer_bytes, away_bytes = self._memory(main, chosen, budgets)
+        layer_s, self.offloads = by_group[:, self.homes], bool(away_bytes.any())
+        self.limit = self.all_limit = WorthLimit(layer_s, layer_bytes, worth)
+        if self.offloads:
+            self.all_limit = WorthLimit(layer_s, layer_bytes + away_bytes, worth)
 
     def _round_trips(self, share: Column) -> None:
         """``trips``: where (5) of the stage program holds with a whole backward: 1F1B, and forwards first. With a_s
@@ -100,8 +104,9 @@ class RankLimits:
         self.reach_s[:, 1:] = np.cumsum(before_s[:, :-1] + crossed_s, axis=1)
         self.across_s = self.own_s.sum(axis=1) + 2.0 * edges.edge_s.sum(axis=1)
 
-    def _memory(self, main: list[int], chosen: list[int], budgets: tuple[float, ...]) -> None:
-        """``layer_bytes`` [n, pp, Q], and ``room`` [n, pp] that every rank has for layers."""
+    def _memory(self, main: list[int], chosen: list[int], budgets: tuple[float, ...]) -> tuple[Column, Column]:
+        """[n, pp, Q] bytes of a layer on its rank's device, and beside it. Sets ``room`` and ``all_room``, [n, pp] what
+        every rank has for layers of the one, and of both."""
         rows, layouts, homes = self.rows, self.rows.layouts, self.homes
         kinds, total = rows.problem.num_kinds, float(len(rows.problem.kinds))
         rank = np.broadcast_to(np.arange(len(homes)), (len(rows), len(homes)))
@@ -121,8 +126,6 @@ class RankLimits:
             saved, pending = self._by_rank("saved_bytes", at), self._by_rank("pending_bytes", at)
             columns.append(slope[..., None] + in_flight * saved + waiting * pending)
             away.append(in_flight * (self._by_rank("host_bytes", at) + self._by_rank("nvme_bytes", at)))
-        self.layer_bytes = np.maximum(np.concatenate(columns, axis=-1), 1.0)
-        self.all_bytes = self.layer_bytes + np.concatenate(away, axis=-1)
         fixed = empty + empty_gathered
         fixed[:, 0] += in_flight[:, 0, 0] * self._by_rank("saved_bytes", (slice(None), kinds, 0))[:, 0]
         working = self._by_rank("working_bytes", (slice(None), slice(0, kinds)))[..., chosen].min(axis=(2, 3))
@@ -136,7 +139,7 @@ class RankLimits:
         settings = [table.setting for table in rows.tables]
         beside = [host_budget_bytes(setting) + nvme_budget_bytes(setting) for setting in settings]
         self.all_room = np.where(self.room >= 0.0, self.room + np.array([beside[home] for home in homes]), -1.0)
-        self.offloads = bool((self.all_bytes > self.layer_bytes).any())
+        return np.maximum(np.concatenate(columns, axis=-1), 1.0), np.concatenate(away, axis=-1)
 
     def _by_rank(self, name: str, at: tuple[object, ...]) -> Column:
         """[n, pp, ...] of the layer costs, from each rank's own group."""
@@ -157,7 +160,7 @@ class RankLimits:
 
     def held_share(self) -> Column:
         """[n] what the ranks together could take, however long that took, of what there is."""
-        held = ROUNDING * (np.maximum(self.room, 0.0)[..., None] * self.worth / self.layer_bytes).max(axis=-1)
+        held = ROUNDING * self.limit.most(np.full_like(self.room, np.inf), self.room)
         share = (np.floor(held) if self.whole else held).sum(axis=1) / self.needed
         return np.asarray(np.where(self._all_hold(held), share, np.minimum(share, SHORT)))
 
@@ -196,8 +199,8 @@ class RankLimits:
     def _held(self, time_s: Column) -> Column:
         """[n, pp] worth of layers that fits so many seconds a micro-batch and the rank's memory, and all that is kept
         on the device or beside it the memory of both."""
-        held = placeable_worth(time_s, self.room, self.layer_s, self.layer_bytes, self.worth)
+        held = self.limit.most(time_s, self.room)
         if self.offloads:
-            held = np.minimum(held, placeable_worth(time_s, self.all_room, self.layer_s, self.all_bytes, self.worth))
+            held = np.minimum(held, self.all_limit.most(time_s, self.all_room))
         held = ROUNDING * held
         return np.floor(held) if self.whole else held

@@ -21,16 +21,15 @@ def tighten(
     bounds = np.full(len(rows), np.inf)
     for members in rows.alike():
         limits = RankLimits(rows.take(members), policies, budgets, after_s[members])
-        members = members[limits.can_reach(np.full(len(members), best_s))]
-        if not len(members):
-            continue
-        limits = RankLimits(rows.take(members), policies, budgets, after_s[members])
         low, high = floor_s[members], np.full(len(members), best_s)
+        reachable = limits.can_reach(high)
+        if not reachable.any():
+            continue
         for _ in range(BISECTIONS):
             middle = np.sqrt(low * high)
             ok = limits.can_reach(middle)
             low, high = np.where(ok, low, middle), np.where(ok, middle, high)
-        bounds[members] = low
+        bounds[members] = np.where(reachable, low, np.inf)
     return bounds
 
 

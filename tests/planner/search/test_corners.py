@@ -10,10 +10,10 @@ from small_instances import build_model, build_request, with_every_policy
 
 from costmodel.layer_table import PricedLayers, price_layers
 from planner.problem import Problem
-from planner.search.bounds import placeable_worth
 from planner.search.corners import corner_policies
 from planner.search.policies import policy_sets
 from planner.search.space import enumerate_layouts
+from planner.search.worth_limit import WorthLimit
 
 
 def priced(seed: int) -> tuple[PricedLayers, tuple[int, ...]]:
@@ -51,6 +51,6 @@ def test_what_fits_time_and_memory_is_the_same_without_the_rest(seed: int) -> No
             chosen: tuple[int, ...], kept: np.ndarray = kept, room: np.ndarray = room, time_s: np.ndarray = time_s
         ) -> np.ndarray:
             times, num_bytes = layer_s[:, None, list(chosen)], np.maximum(kept[:, None, list(chosen)], 1.0)
-            return placeable_worth(time_s, room, times, num_bytes, np.ones_like(times))
+            return WorthLimit(times, num_bytes, np.ones_like(times)).most(time_s, room)
 
         np.testing.assert_allclose(worth(few), worth(policies), rtol=1e-9)

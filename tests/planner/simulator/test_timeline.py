@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from dataclasses import fields, replace
 from itertools import pairwise
 
@@ -16,7 +17,7 @@ from costmodel.schema.schedule import Schedule
 from planner.schedules import build_schedule
 from planner.schedules.report import rank_times
 from planner.simulator import FrozenTimes, Simulation, StageTimes, VocabTimes, simulate, simulate_many
-from planner.simulator.graph import _GRAPHS, graph_of
+from planner.simulator.graph import graph_of
 
 unhurried = settings(deadline=None, max_examples=60)
 
@@ -99,11 +100,10 @@ def test_graph_is_built_once_and_let_go() -> None:
     graph = graph_of(schedule)
     assert graph_of(schedule) is graph
     assert graph_of(schedule, ()) is not graph
-    key = id(schedule)
-    assert key in _GRAPHS
-    del schedule
+    left = weakref.ref(graph)
+    del schedule, graph
     gc.collect()
-    assert key not in _GRAPHS
+    assert left() is None
 
 
 @unhurried
