@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from costmodel.placement import zigzag
-from costmodel.schema.schedule import Pass, PassKind
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,6 @@ class BuildingBlock:
             for microbatch in range(num_microbatches)
         ]
         return [number for _, number in sorted(times)]
-
-    def step(self, rank: int, leg: int, microbatch: int) -> Pass:
-        """The pass of one micro-batch on one leg."""
-        kind = PassKind.FORWARD if self.is_forward(leg) else PassKind.INPUT_GRAD
-        return Pass(kind, self.stages[rank][self.chunk(leg)], microbatch)
 
 
 def uniform_block(

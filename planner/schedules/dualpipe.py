@@ -120,5 +120,5 @@ class _Run:
         at, turns[side] = turns[side], turns[side] + 1
         step = Pass(kind, stage, microbatches[at]) if at < len(microbatches) else None
         if kind is _I:
-            self._waiting.append(None if step is None else step._replace(kind=_W))
+            self._waiting.append(None if step is None else Pass(_W, stage, step.microbatch))
         return step

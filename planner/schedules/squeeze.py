@@ -19,7 +19,7 @@ al. 2023, "Zero Bubble Pipeline Parallelism", section 3.1 (W into gaps).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from heapq import heappop, heappush
@@ -31,6 +31,7 @@ from planner.schedules.times import EQUAL_TIMES, PassTimes
 
 _TOLERANCE = 1e-9
 _PATIENCE = (1.0, 0.75, 0.5, 0.0)
+_FEW_RANKS = 16
 
 
 class Ahead(StrEnum):
@@ -75,30 +76,40 @@ def squeeze(
 
 
 def squeeze_best(
-    block: BuildingBlock, num_microbatches: int, limit: int, times: PassTimes, ahead: Ahead = Ahead.FORWARDS
+    block_of: Callable[[int], BuildingBlock],
+    pp: int,
+    num_microbatches: int,
+    limit: Callable[[int], int],
+    times: PassTimes,
+    ahead: Ahead = Ahead.FORWARDS,
 ) -> Squeezed:
     """The shortest of ``squeeze`` with several degrees of patience, then of the shortest span; with equal times all are
-    alike. They are told apart on 3p micro-batches at most.
+    alike. ``block_of``, ``limit``: by number of ranks. Degrees are told apart on few ranks and on 3p micro-batches at
+    most: longer pipelines rank them the same way.
     """
     if times.are_equal:
-        return squeeze(block, num_microbatches, limit, times, ahead)
-    few = min(num_microbatches, 3 * block.pp)
-    tried = {patience: squeeze(block, few, limit, times, ahead, patience) for patience in _PATIENCE}
+        return squeeze(block_of(pp), num_microbatches, limit(pp), times, ahead)
+    few = min(num_microbatches, 3 * pp)
+    ranks = min(pp, _FEW_RANKS)
+    some = max(1, round(few * ranks / pp))
+    tried = {patience: squeeze(block_of(ranks), some, limit(ranks), times, ahead, patience) for patience in _PATIENCE}
     best = min(tried, key=lambda patience: (tried[patience].makespan, tried[patience].span))
-    return tried[best] if few == num_microbatches else squeeze(block, num_microbatches, limit, times, ahead, best)
+    return squeeze(block_of(pp), num_microbatches, limit(pp), times, ahead, best)
 
 
 class _Rank:
     """One rank's state."""
 
-    def __init__(self, legs: list[int], num_legs: int, num_microbatches: int) -> None:
-        self.legs = legs
-        self.places: list[list[int]] = [[] for _ in range(num_legs)]
-        for place, leg in enumerate(legs):
+    def __init__(self, block: BuildingBlock, number: int, num_microbatches: int) -> None:
+        self.legs, legs = block.leg_order(number, num_microbatches), range(2 * block.vpp)
+        self.places: list[list[int]] = [[] for _ in legs]
+        for place, leg in enumerate(self.legs):
             self.places[leg].append(place)
-        self.arrivals = [[math.inf] * num_microbatches for _ in range(num_legs)]
-        self.served = [0] * num_legs
-        self.is_done = bytearray(len(legs))
+        self.stages = [block.stages[number][block.chunk(leg)] for leg in legs]
+        self.takers = [_taker(block, number, leg) for leg in legs]
+        self.arrivals = [[math.inf] * num_microbatches for _ in legs]
+        self.served = [0] * len(legs)
+        self.is_done = bytearray(len(self.legs))
         self.head = 0
         self.unfinished = 0
         self.pending: list[Pass] = []
@@ -109,6 +120,14 @@ class _Rank:
     @property
     def alive(self) -> int:
         return self.unfinished + len(self.pending) - self.weights_done
+
+
+def _taker(block: BuildingBlock, number: int, leg: int) -> tuple[int, int]:
+    """(rank, leg) that a micro-batch takes after a leg on a rank; the leg past the last where it is through."""
+    down = leg % 2 == 0
+    if number == (block.pp - 1 if down else 0):
+        return number, leg + 1
+    return number + (1 if down else -1), leg
 
 
 class _Play:
@@ -130,9 +149,7 @@ class _Play:
         self.leg_time = [forward if block.is_forward(leg) else input_grad for leg in self.legs]
         self.weight_grad, self.comm = times.weight_grad / block.vpp, times.comm
         self.least_gap = patience * self.weight_grad - self.tolerance
-        self.ranks = [
-            _Rank(block.leg_order(rank, num_microbatches), len(self.legs), num_microbatches) for rank in range(block.pp)
-        ]
+        self.ranks = [_Rank(block, number, num_microbatches) for number in range(block.pp)]
         self.ranks[0].arrivals[0] = [0.0] * num_microbatches
         self.events = [(0.0, rank) for rank in range(block.pp)]
 
@@ -216,27 +233,25 @@ class _Play:
         return all(done == self.num_microbatches for done in rank.served[: self.block.vpp])
 
     def _start(self, now: float, number: int, rank: _Rank, leg: int) -> None:
-        microbatch = rank.served[leg]
+        microbatch, stage = rank.served[leg], rank.stages[leg]
         rank.served[leg] += 1
         rank.is_done[rank.places[leg][microbatch]] = True
-        step = self.block.step(number, leg, microbatch)
+        kind = PassKind.FORWARD
         if leg < self.block.vpp:
             rank.unfinished += 1
         else:
+            kind = PassKind.INPUT_GRAD
             rank.unfinished -= 1
-            rank.pending.append(Pass(PassKind.WEIGHT_GRAD, step.stage, microbatch))
-        end = self._occupy(now, number, rank, step, self.leg_time[leg])
-
-        down = leg % 2 == 0
-        turns = number == (self.block.pp - 1 if down else 0)
-        if turns and leg + 1 == len(self.legs):
+            rank.pending.append(Pass(PassKind.WEIGHT_GRAD, stage, microbatch))
+        end = self._occupy(now, number, rank, Pass(kind, stage, microbatch), self.leg_time[leg])
+        receiver, next_leg = rank.takers[leg]
+        if receiver == number:
+            if next_leg < len(self.legs):
+                rank.arrivals[next_leg][microbatch] = end
             return
-        receiver = number if turns else number + (1 if down else -1)
-        arrival = end if turns else end + self.comm
-        taker = self.ranks[receiver]
-        taker.arrivals[leg + 1 if turns else leg][microbatch] = arrival
-        if not turns:
-            heappush(self.events, (max(arrival, taker.free), receiver))
+        taker, arrival = self.ranks[receiver], end + self.comm
+        taker.arrivals[next_leg][microbatch] = arrival
+        heappush(self.events, (max(arrival, taker.free), receiver))
 
     def _start_weight_grad(self, now: float, number: int, rank: _Rank) -> None:
         step = rank.pending[rank.weights_done]

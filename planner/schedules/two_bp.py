@@ -17,63 +17,71 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import replace
 
-from costmodel.passes import Product, Rules
 from costmodel.schema.schedule import Pass, PassKind, Schedule
 
 
 def defer_weight_grads(schedule: Schedule) -> Schedule:
-    """``schedule`` with every B as I and a W that runs later on the same rank. ``schedule`` has plain F and B only."""
-    split = replace(schedule, orders=tuple(tuple(_input_grad(step) for step in order) for order in schedule.orders))
-    rules = Rules(split)
-    limit = schedule.stages_per_copy
-    ranks = [_Rank(order, limit) for order in split.orders]
-    made_at: dict[Product, int] = {}
-    moved = True
-    while moved:
-        moved = False
-        for rank in ranks:
-            while (step := rank.next()) is not None:
-                taken = rules.takes(step)
-                if not all(product in made_at for product in taken):
-                    break
-                end = rank.run(step, max((made_at[product] for product in taken), default=0))
-                made = rules.makes(step)
-                if made is not None:
-                    made_at[made] = end
-                moved = True
-    return replace(split, orders=tuple(rank.finish() for rank in ranks))
+    """``schedule`` with every B as I and a W that runs later on the same rank. ``schedule`` has plain F and B only, in
+    an order that can run.
+    """
+    ends = _Ends(schedule)
+    ranks = [_Rank(order, ends, limit=schedule.stages_per_copy) for order in schedule.orders]
+    while sum(rank.advance() for rank in ranks):
+        pass
+    return replace(schedule, orders=tuple(rank.finish() for rank in ranks))
 
 
-def _input_grad(step: Pass) -> Pass:
-    return step._replace(kind=PassKind.INPUT_GRAD) if step.kind is PassKind.BACKWARD else step
+class _Ends:
+    """When the passes of each stage and micro-batch ended, in passes; None: not yet."""
+
+    def __init__(self, schedule: Schedule) -> None:
+        stages, microbatches = range(schedule.num_stages), schedule.num_microbatches
+        self.of_forwards: list[list[int | None]] = [[None] * microbatches for _ in stages]
+        self.of_input_grads: list[list[int | None]] = [[None] * microbatches for _ in stages]
+        self.is_first = [schedule.is_first(stage) for stage in stages]
+        self.is_last = [schedule.is_last(stage) for stage in stages]
 
 
 class _Rank:
     """One rank on a clock of passes, all equally long."""
 
-    def __init__(self, order: tuple[Pass, ...], limit: int) -> None:
-        self._todo, self._limit = deque(order), limit
+    def __init__(self, order: tuple[Pass, ...], ends: _Ends, limit: int) -> None:
+        self._todo, self._ends, self._limit = order, ends, limit
         self._order: list[Pass] = []
         self._waiting: deque[Pass] = deque()
-        self._now = 0
+        self._at = self._now = 0
 
-    def next(self) -> Pass | None:
-        return self._todo[0] if self._todo else None
+    def advance(self) -> bool:
+        """Run passes until one waits for another rank. Whether there was any.
 
-    def run(self, step: Pass, ready: int) -> int:
-        """Run the next pass, whose inputs are there at ``ready``; weight gradients fill the time until then. The end
-        of the pass.
+        Where the next pass's input comes later than the rank is free, weight gradients fill the time until then.
         """
-        self._todo.popleft()
-        while self._waiting and self._now < ready:
-            self._weight_grad()
-        self._order.append(step)
-        self._now = end = max(self._now, ready) + 1
-        if step.kind is PassKind.INPUT_GRAD:
-            self._waiting.append(step._replace(kind=PassKind.WEIGHT_GRAD))
-            if len(self._waiting) > self._limit:
+        ends, todo, order, waiting, start = self._ends, self._todo, self._order, self._waiting, self._at
+        while self._at < len(todo):
+            step = todo[self._at]
+            kind, stage, microbatch, _ = step
+            forward = kind is PassKind.FORWARD
+            ready: int | None = 0
+            if forward and not ends.is_first[stage]:
+                ready = ends.of_forwards[stage - 1][microbatch]
+            elif not forward and not ends.is_last[stage]:
+                ready = ends.of_input_grads[stage + 1][microbatch]
+            if ready is None:
+                break
+            while waiting and self._now < ready:
                 self._weight_grad()
-        return end
+            self._at += 1
+            self._now = end = max(self._now, ready) + 1
+            if forward:
+                order.append(step)
+                ends.of_forwards[stage][microbatch] = end
+                continue
+            order.append(Pass(PassKind.INPUT_GRAD, stage, microbatch))
+            ends.of_input_grads[stage][microbatch] = end
+            waiting.append(Pass(PassKind.WEIGHT_GRAD, stage, microbatch))
+            if len(waiting) > self._limit:
+                self._weight_grad()
+        return self._at > start
 
     def finish(self) -> tuple[Pass, ...]:
         return (*self._order, *self._waiting)

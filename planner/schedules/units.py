@@ -42,7 +42,7 @@ def packed_units(
             slot = 2 * stages * (start // pp) + 2 * j
             for stage in range(stages):
                 rank = placement[copy * stages + stage]
-                step = Pass(PassKind.FORWARD, copy * stages + stage, start + at)
-                slots[rank].append((slot + stage, step))
-                slots[rank].append((slot + 2 * stages - 1 - stage, step._replace(kind=PassKind.BACKWARD)))
+                number, microbatch = copy * stages + stage, start + at
+                slots[rank].append((slot + stage, Pass(PassKind.FORWARD, number, microbatch)))
+                slots[rank].append((slot + 2 * stages - 1 - stage, Pass(PassKind.BACKWARD, number, microbatch)))
     return [[step for _, step in sorted(order)] for order in slots]

@@ -23,8 +23,10 @@ from planner.schedules.times import EQUAL_TIMES, PassTimes
 def zb_h2(pp: int, num_microbatches: int, vpp: int = 1, times: PassTimes = EQUAL_TIMES) -> list[list[Pass]]:
     """The passes of each rank in order; one stage a rank."""
     del vpp
-    limit = 2 * pp - 1 if times.are_equal else 2 * pp
-    return squeeze_best(uniform_block(pp, (3, 3)), num_microbatches, limit, times, Ahead.NONE).orders
+    fewer = 1 if times.are_equal else 0
+    return squeeze_best(
+        lambda p: uniform_block(p, (3, 3)), pp, num_microbatches, lambda p: 2 * p - fewer, times, Ahead.NONE
+    ).orders
 
 
 def least_span(pp: int, num_microbatches: int, times: PassTimes, memory: int) -> float:

@@ -22,4 +22,4 @@ from planner.schedules.times import EQUAL_TIMES, PassTimes
 def zb_v(pp: int, num_microbatches: int, vpp: int = 2, times: PassTimes = EQUAL_TIMES) -> list[list[Pass]]:
     """The passes of each rank in order; two stages a rank in zigzag."""
     del vpp
-    return squeeze_best(uniform_block(pp, (3, 3, 3, 3)), num_microbatches, 2 * pp, times).orders
+    return squeeze_best(lambda p: uniform_block(p, (3, 3, 3, 3)), pp, num_microbatches, lambda p: 2 * p, times).orders
