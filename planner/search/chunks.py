@@ -136,7 +136,9 @@ class _Split:
                 for row, excess in zip(alike.tolist(), over, strict=True):
                     if (excess <= tolerated).all():
                         self.dealt[row] = dealt
-                        self.bound_s[row] = min(floor_s[row], self.step_s[row]) if attempt else self.step_s[row]
+                        # Of pinned layers that cost what others do, other mixes are as fast, but not as dealt.
+                        settled = not attempt and not self.problem.pinned.instead
+                        self.bound_s[row] = self.step_s[row] if settled else min(floor_s[row], self.step_s[row])
                     else:
                         self.step_s[row], self.bound_s[row] = inf, floor_s[row]
                         spared[row] += np.where(excess > tolerated, np.clip(excess, 1e-3 * budgets, budgets), 0.0)

@@ -3,7 +3,7 @@
 A mix is dealt to a rank's layers in model order, so that its stages take unlike shares of it, and each stage keeps its
 micro-batches as long as the order of passes does. Of the mixes that fit at the mean of a rank's stages and as dealt
 those count that no other beats in the time of every stage and after the passes. Where the fastest at the mean fit as
-dealt, no other counts.
+dealt, none slower counts.
 """
 
 from __future__ import annotations
@@ -66,18 +66,30 @@ def list_dealt(
     columns = list(zip(mixes, recompute_s, priced.extras_s, priced.at_mean, priced.as_dealt, strict=True))
     if not all(at_mean.any() for *_, at_mean, _ in columns):
         return ((),) * len(mixes)
-    fastest = [
-        int(np.lexsort((extras_s, np.where(at_mean, more_s.sum(axis=1), np.inf)))[0])
-        for _, more_s, extras_s, at_mean, _ in columns
-    ]
-    enough = all(fits[first] for fits, first in zip(priced.as_dealt, fastest, strict=True))
+    fastest = []
+    for _, more_s, _, at_mean, _ in columns:
+        total_s = np.where(at_mean, more_s.sum(axis=1), np.inf)
+        fastest.append(total_s <= total_s.min() * ROUNDING)
+    enough = all((first & fits).any() for first, fits in zip(fastest, priced.as_dealt, strict=True))
     found = []
     for first, (mix, more_s, extras_s, at_mean, fits) in zip(fastest, columns, strict=True):
-        rows = np.array([first]) if enough else np.flatnonzero(at_mean & fits)
+        rows = np.flatnonzero(first & fits if enough else at_mean & fits)
         if len(rows):
             rows = rows[undominated_rows(np.column_stack([more_s, extras_s])[rows])]
         found.append(tuple(DealtMix(mix[row], more_s[row], float(extras_s[row])) for row in rows.tolist()))
     return tuple(found)
+
+
+def least_end_s(problem: Problem, layers: PricedLayers, lengths: tuple[int, ...], policies: tuple[int, ...]) -> float:
+    """Seconds after the passes at least, in the one row of ``layers``: behind the slowest mixes most traffic hides."""
+    stages = stages_of(layers.layouts.schedule_name(0), int(layers.layouts.pp[0]), int(layers.layouts.vpp[0]))
+    counts = counts_per_rank(problem.kinds, problem.num_kinds, lengths, stages.stage_to_rank)
+    slowest = layers.backward[0, : problem.num_kinds][:, list(policies)].argmax(axis=1)
+    mixes = np.zeros((*counts.shape, layers.costs.num_policies))
+    mixes[:, np.arange(problem.num_kinds), np.array(policies)[slowest]] = counts
+    kept = count_kept_microbatches(build_order(layers), lengths)
+    priced = price(layers, *assign_slots(layers, np.arange(stages.num_ranks), mixes[None], kept))
+    return float(priced.extras.exposed_s[0].max() * layers.contention[0])
 
 
 def _list_mixes(

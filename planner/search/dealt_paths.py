@@ -72,10 +72,13 @@ class DealtProblem:
         )
 
     def most_recompute_s(self, limit_s: float) -> Column:
-        """[ranks] seconds that a rank's mix may add to one micro-batch's backwards, in a step within ``limit_s``."""
+        """[ranks] seconds that a rank's mix may add to one micro-batch's backwards, of passes within ``limit_s``; less
+        than 0 where not even passes without recomputation are."""
+        if self.delays_s.max() > limit_s:
+            return np.full(len(self.stages), -1.0)
         often = np.array([[path.passes[1, stages].min() for stages in self.stages] for path in self.paths])
-        with np.errstate(divide="ignore"):
-            return np.asarray((np.maximum(limit_s - self.delays_s, 0.0)[:, None] / often).min(axis=0))
+        left_s = np.broadcast_to((limit_s - self.delays_s)[:, None], often.shape)
+        return np.asarray(np.divide(left_s, often, out=np.full(often.shape, np.inf), where=often > 0.0).min(axis=0))
 
     def with_found(self, paths: Sequence[Path]) -> DealtProblem:
         """The same with more known paths."""

@@ -14,7 +14,7 @@ from planner.order import build_order
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.search.closing import Choices, Closing
-from planner.search.dealt import list_dealt
+from planner.search.dealt import least_end_s, list_dealt
 from planner.search.dealt_paths import dealt_problem
 from planner.search.mixes import Slot
 from planner.search.options import OptionColumns, SlotRooms
@@ -64,7 +64,8 @@ def _list_choices(
             continue
         for lengths in splits_of_row(problem, layers):
             whole = dealt_problem(problem, layers, lengths)
-            choices = list_dealt(problem, layers, lengths, policies, budget_bytes, whole.most_recompute_s(limit_s))
+            most_s = whole.most_recompute_s(limit_s - least_end_s(problem, layers, lengths, policies))
+            choices = list_dealt(problem, layers, lengths, policies, budget_bytes, most_s)
             yield None if choices is None else replace(whole, choices=choices)
 
 

@@ -157,6 +157,8 @@ class Pipe:
         )
 
     def _price(self, slots: set[Slot]) -> None:
+        # Beside them a rank with every kind of layer: one without experts waits for the others' reductions, too.
+        every = Slot(0, (1,) * self.rows.problem.num_kinds)
         for group, table in enumerate(self.rows.tables):
             new = sorted(
                 (slot for slot in slots if self.homes[slot.rank] == group and (group, slot) not in self.options),
@@ -164,7 +166,7 @@ class Pipe:
             )
             if not new:
                 continue
-            priced = OptionColumns(SlotRooms(table, new, self.policies), self.budgets[group]).of_row(0)
+            priced = OptionColumns(SlotRooms(table, [*new, every], self.policies), self.budgets[group]).of_row(0)
             for slot in new:
                 option = priced.get(slot)
                 self.options[group, slot] = None if option is None else self._with_sends(option, slot.rank)

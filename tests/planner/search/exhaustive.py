@@ -224,13 +224,16 @@ def _compositions(count: int, parts: int) -> np.ndarray:
     return np.concatenate([np.hstack([np.full((len(rest), 1), head), rest]) for head, rest in each])
 
 
-def _worth_trying(mixes: list[Mix], any_mix: bool) -> list[Mix]:
-    """The fastest; with ``any_mix`` all that no other beats in both seconds: of the backward, and after the passes."""
-    ranked = sorted(mixes, key=lambda one: (one.backward_s, one.extras_s))
-    if not any_mix:
-        return ranked[:1]
+def _fastest(mixes: list[Mix]) -> list[Mix]:
+    """All that are as fast: dealt to several stages they may differ."""
+    least_s = min((one.backward_s for one in mixes), default=0.0)
+    return [one for one in mixes if one.backward_s <= least_s * ROUNDING]
+
+
+def _worth_any(mixes: list[Mix]) -> list[Mix]:
+    """All that no other beats in both seconds: of the backward, and after the passes."""
     kept: list[Mix] = []
-    for mix in ranked:
+    for mix in sorted(mixes, key=lambda one: (one.backward_s, one.extras_s)):
         if not kept or mix.extras_s < kept[-1].extras_s:
             kept.append(mix)
     return kept
@@ -295,7 +298,8 @@ def _best_of_ranges(
     window = stage_window(*shapes)
     slots = {(rank, span): (rank, groups.count(span)) for rank, spans in enumerate(window) for span in spans}
     mixes = mixes_of_slots(layers, sorted(set(slots.values())), groups, budget_bytes)
-    few = {slot: _worth_trying(one, any_mix) for slot, one in mixes.items()}
+    worth = _worth_any if any_mix else lambda one: _worth_any(one)[:1]
+    few = {slot: worth(one) for slot, one in mixes.items()}
     priced = {(rank, *span): few[slot] for (rank, span), slot in slots.items()}
     splits = list(all_splits(window))
     _check_size(sum(prod(len(priced[rank, *span]) for rank, span in enumerate(split)) for split in splits))
@@ -341,7 +345,8 @@ def _best_of_chunks(
         counts = counts_per_rank(list(groups.of_layer), len(groups.kinds), lengths, stages.stage_to_rank).tolist()
         slots = [(rank, tuple(counts[rank])) for rank in range(layout.pp)]
         mixes = list(mixes_of_slots(layers, slots, groups, budget_bytes, lengths).values())
-        few = [_worth_trying(one, any_mix) for one in mixes] if layout.pp == 1 or not any_mix else mixes
+        worth = _fastest if not any_mix else _worth_any if layout.pp == 1 else list
+        few = [worth(one) for one in mixes]
         # The fastest mixes may be kept longer than the mean of a rank's stages is: then the others count too.
         for choices in (few, mixes):
             _check_size(prod(map(len, choices)))
