@@ -15,7 +15,9 @@ from costmodel.schedule_form import Form, ScheduleForm, nothing
 from costmodel.schedules import SCHEDULES
 
 FORMS: tuple[ScheduleForm, ...] = tuple(SCHEDULES[name] for name in SCHEDULE_CODES)
-GPIPE, ONE_F_ONE_B, INTERLEAVED = (SCHEDULE_CODES.index(name) for name in ("gpipe", "1f1b", "interleaved-1f1b"))
+GPIPE, ONE_F_ONE_B, INTERLEAVED, ZB_H1 = (
+    SCHEDULE_CODES.index(name) for name in ("gpipe", "1f1b", "interleaved-1f1b", "zb-h1")
+)
 
 _COPIES = np.array([form.copies for form in FORMS], np.float64)
 _ZIGZAG = np.array([form.placement == "zigzag" for form in FORMS])

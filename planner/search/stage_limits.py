@@ -30,6 +30,7 @@ from costmodel.stages import stages_of
 from costmodel.state import estimate_local_params, estimate_state_bytes
 from planner.problem import Problem
 from planner.search.bounds import ROUNDING, ends_in_layers, interleaved_alive, most_shift, split_ends_s
+from planner.search.split_paths import SplitPaths, WayBack
 from planner.search.splits import given_splits, is_given
 from planner.search.worth_limit import WorthLimit
 
@@ -85,7 +86,13 @@ class StageLimits:
         self.limit = WorthLimit(layer_s, layer_bytes, np.repeat(worth, len(chosen), axis=1)[:, None, :])
         for rank, runs in self._end_runs(problem.kinds):
             self.taken_s[:, rank] += least[:, runs].sum(axis=1)
+        self.start, stop = self._windows()
         self.reach_s = self._reach_s(problem.kinds, forward, least)
+        way = WayBack(problem, layers, policies)
+        self.through_s = way.through_s
+        self.split_paths = None
+        if self.split.any() and not self.given:
+            self.split_paths = SplitPaths(problem, layers, policies, way, self.start, stop)
         self.after_s = after_s
 
     def _main_kinds(self, number: Column, least: Column) -> list[int]:
@@ -100,6 +107,13 @@ class StageLimits:
             return []
         return [(0, kinds[: at[0]]), (self.pp - 1, kinds[at[-1] + 1 :])]
 
+    def _windows(self) -> tuple[IntColumn, IntColumn]:
+        """[n, pp] the first layer with which a stage may begin, and the last before which it may end; nothing of rows
+        whose split is given."""
+        cuts = np.concatenate([[0], np.cumsum(even_split(self.total, self.pp))])
+        start = np.maximum(cuts[:-1] - self.shift, np.arange(self.pp))
+        return start.astype(np.intp), np.minimum(cuts[1:] + self.shift, self.total).astype(np.intp)
+
     def _reach_s(self, kinds: list[int], forward: Column, least: Column) -> Column:
         """[n, pp] seconds on the way to a rank and back, sends included: of a split backward only on the way there."""
         rank = np.arange(self.pp)
@@ -112,10 +126,8 @@ class StageLimits:
             return np.asarray(depth * (self.smallest * per_layer_s + crossings * self.edge_s))
         layer_s = np.where(self.split, forward[:, kinds], least[:, kinds])
         before_s = np.concatenate([np.zeros((len(layer_s), 1)), np.cumsum(layer_s, axis=1)], axis=1)
-        cuts = np.concatenate([[0.0], np.cumsum(even_split(self.total, self.pp))])[:-1]
-        start = np.maximum(cuts - self.shift, rank).astype(np.intp)
         ends_s = np.where(self.split, 0.0, np.cumsum(self.ends_s, axis=1) - self.ends_s)
-        return np.asarray(np.take_along_axis(before_s, start, axis=1) + ends_s + crossings * rank * self.edge_s)
+        return np.asarray(np.take_along_axis(before_s, self.start, axis=1) + ends_s + crossings * rank * self.edge_s)
 
     def _given_shares(
         self, problem: Problem, layers: PricedLayers, forward: Column, least: Column
@@ -243,6 +255,7 @@ class StageLimits:
         enough = (np.maximum(time_s, 0.0).sum(axis=1) * ROUNDING >= self.work_s[:, 0]) & (
             held.sum(axis=1) >= self.needed
         )
+        enough &= makespan * ROUNDING >= self.through_s
         if self.given and self.pp > 1:
             # The split is one of a few, so every rank must take its least share of them.
             in_time = (np.maximum(time_s, 0.0) * ROUNDING >= self.own_s).all(axis=1)
@@ -259,6 +272,7 @@ class StageLimits:
         round trip:       (T - W - 2 (p-1) d) / c_s, c_s = m - 1 - (p-s-1) f for 1f1b (m >= p-s), m - 1 for gpipe;
                           interleaved: (T - all F - (p-1) chunks' B) / (m - a f), a the chunks ahead of the first B, / v
                           where sends block, what the forwards ahead waited for them is added to T
+        split backward:   as ``split_paths`` has them
         """
         rank = np.arange(self.pp, dtype=np.float64)[None, :]
         interleaved = self.schedule == INTERLEAVED
@@ -275,4 +289,5 @@ class StageLimits:
         enough = (self.m >= self.pp - rank) & np.where(interleaved, self.m >= ahead, True)
         pipelined = (self.schedule == ONE_F_ONE_B) | interleaved
         applies = ((self.schedule == GPIPE) | (pipelined & enough)) & (weight > 0)
-        return np.asarray(np.where(applies, np.minimum(time_s, round_trip), time_s))
+        time_s = np.where(applies, np.minimum(time_s, round_trip), time_s)
+        return time_s if self.split_paths is None else np.minimum(time_s, self.split_paths.most_s(makespan))
