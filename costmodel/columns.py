@@ -42,12 +42,12 @@ def distinct_columns(columns: Column) -> tuple[NDArray[np.intp], NDArray[np.intp
 def largest(columns: Column) -> Column:
     """[n] over the last axis of [n, L]: one comparison for each of its places, as NumPy's own is slow where it is
     short."""
-    return reduce(np.maximum, np.moveaxis(columns, -1, 0))
+    return reduce(np.maximum, (columns[..., at] for at in range(columns.shape[-1])))
 
 
 def smallest(columns: Column) -> Column:
     """[n] over the last axis of [n, L], as ``largest``."""
-    return reduce(np.minimum, np.moveaxis(columns, -1, 0))
+    return reduce(np.minimum, (columns[..., at] for at in range(columns.shape[-1])))
 
 
 def _taken(value: Any, rows: NDArray[np.intp]) -> Any:

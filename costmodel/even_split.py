@@ -69,9 +69,10 @@ def _slots(kinds: tuple[int, ...], num_kinds: int, schedule: str, pp: int, vpp: 
 def uniform_assignment(kinds: Sequence[int], num_kinds: int, layouts: Layouts, policy: IntColumn | int) -> Assignment:
     """One policy for every layer of a row, layers split evenly; ``policy``: [n], or one for all rows."""
     vpp, pp = (int(column.max(initial=0)) + 1 for column in (layouts.vpp, layouts.pp))
+    kinds = tuple(kinds)
     codes, row = np.unique((layouts.schedule * pp + layouts.pp) * vpp + layouts.vpp, return_inverse=True)
     tables = [
-        _slots(tuple(kinds), num_kinds, SCHEDULE_CODES[code // vpp // pp], code // vpp % pp, code % vpp)
+        _slots(kinds, num_kinds, SCHEDULE_CODES[code // vpp // pp], code // vpp % pp, code % vpp)
         for code in codes.tolist()
     ]
     sizes = np.array([len(table.rank) for table in tables], np.intp)

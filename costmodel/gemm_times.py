@@ -69,15 +69,19 @@ def _price(products: Sequence[_Product], wide: bool, grouped: bool, setting: Set
     """[products, u] seconds of products of one precision."""
     device, kernels = setting.device, setting.runtime.kernels
     precision = setting.wide_precision if wide else setting.workload.precision
-    shapes = np.stack([np.stack(np.broadcast_arrays(*one)) for one in products], axis=1, dtype=np.float64)
-    rows, place = distinct_columns(shapes.reshape(len(shapes), -1))
-    m, n, k, batch, out_bytes = shapes.reshape(len(shapes), -1)[:, rows]
+    shape = (len(products), np.size(products[0].m))
+    columns = np.empty((len(_Product._fields), shape[0] * shape[1]))
+    for at, one in enumerate(products):
+        for column, value in zip(columns.reshape(-1, *shape), one, strict=True):
+            column[at] = value
+    rows, place = distinct_columns(columns)
+    m, n, k, batch, out_bytes = columns[:, rows]
     if grouped:
         issue_s = 0.0 if kernels.cuda_graphs else kernels.grouped_issue_s
         seconds = estimate_grouped_gemm_s(device, m, n, k, precision, batch, out_bytes, issue_s=issue_s)
     else:
         seconds = estimate_gemm_s(device, m, n, k, precision, out_bytes, batch)
-    return (seconds / (device.step_fraction * setting.runtime.product_rate))[place].reshape(shapes.shape[1:])
+    return (seconds / (device.step_fraction * setting.runtime.product_rate))[place].reshape(shape)
 
 
 def _accumulation_bytes(setting: Setting) -> float:

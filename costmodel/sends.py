@@ -22,15 +22,11 @@ def estimate_send_s(setting: Setting, network: Network, layouts: Layouts, apart:
     send_s = estimate_collective_s(network, "p2p", message, pipelined, stride)
     if setting.runtime.one_way_sends:
         send_s = 2.0 * send_s
-    gather_s = estimate_collective_s(
-        network,
-        "all_gather",
-        message * layouts.tp,
-        _gathering_ranks(setting, layouts),
-        1,
-        setting.device.kernel_launch_s,
-    )
-    return np.asarray(send_s + gather_s)
+    ranks = _gathering_ranks(setting, layouts)
+    if (ranks == 1).all():
+        return send_s
+    launch_s = setting.device.kernel_launch_s
+    return send_s + estimate_collective_s(network, "all_gather", message * layouts.tp, ranks, 1, launch_s)
 
 
 def estimate_received_level_bytes(setting: Setting, network: Network, layouts: Layouts) -> Column:

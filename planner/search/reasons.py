@@ -11,7 +11,6 @@ from planner.layer_words import policies_words
 from planner.prediction import estimate_breakdown
 from planner.problem import Problem
 from planner.request import Request
-from planner.search.placed import Placed
 from planner.search.run import Outcome
 from planner.search.schedule_choice import named
 from planner.state_words import state_words
@@ -66,9 +65,9 @@ def list_alternatives(
     if request.top == 0 or run is None:
         return ()
 
-    def place(row: int, limit_s: float) -> Placed:
+    def place(row: int) -> Evaluated | None:
         before_each()
-        return run.place(row, limit_s)
+        return run.placement(row)
 
     return rank_alternatives(request, outcome.space.row, best, place, next_rows(outcome))
 
@@ -77,7 +76,7 @@ def rank_alternatives(
     request: Request,
     layout_of: Callable[[int], Layout],
     best: Evaluated,
-    place: Callable[[int, float], Placed],
+    place: Callable[[int], Evaluated | None],
     rows: Sequence[int],
     known: Sequence[Evaluated] = (),
 ) -> tuple[Alternative, ...]:
@@ -97,9 +96,9 @@ def rank_alternatives(
             continue
         seen.add(degrees)
         tried += 1
-        placed = place(row, float("inf"))
-        if placed.evaluated is not None:
-            found.append(placed.evaluated)
+        placed = place(row)
+        if placed is not None:
+            found.append(placed)
     found.sort(key=lambda one: one.step_time_s)
     ours = estimate_breakdown(best)
     return tuple(

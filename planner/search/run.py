@@ -78,7 +78,8 @@ class Run:
     """``problem``: with the user's pins. ``best_s``: the incumbent's step, at first what the request allows.
 
     ``proven``: bounds of what was placed. ``done``: its numbers. ``open``: of those, whose bound is below the time that
-    was simulated, or of which nothing was found that fits though it may, with the bound.
+    was simulated, or of which nothing was found that fits though it may, with the bound. ``simulated``: by number,
+    the placements among the outcome's ``evaluated``.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Run:
         self.proven: list[float] = []
         self.done: set[int] = set()
         self.open: dict[int, float] = {}
+        self.simulated: dict[int, Evaluated] = {}
 
     def start_scan(self) -> Scan:
         """The scan of the whole space by its floors."""
@@ -120,6 +122,13 @@ class Run:
         """The best placement of a layout, or why there is none faster than the limit."""
         return self._place(np.array([number]), np.zeros(1), limit_s)[0]
 
+    def placement(self, number: int) -> Evaluated | None:
+        """The best placement of a layout however slow it is, the one that was simulated if any was; None where none
+        fits."""
+        if number in self.simulated:
+            return self.simulated[number]
+        return self.place(number, np.inf).evaluated
+
     def _place(self, numbers: Rows, after_s: Column, limit_s: float) -> list[Placed]:
         return place(self.problem, self.priced.take(numbers), after_s, self.sets, self.budget, limit_s)
 
@@ -141,6 +150,7 @@ class Run:
             for status in one.programs:
                 self.outcome.programs[status] = self.outcome.programs.get(status, 0) + 1
             if one.evaluated is not None:
+                self.simulated[number] = one.evaluated
                 self.outcome.evaluated.append(one.evaluated)
                 self.best_s = min(self.best_s, one.evaluated.step_time_s)
         self.say(float(bounds[0]))
@@ -156,6 +166,7 @@ class Run:
             one = refine(self.problem, layers, self.sets, self.budget, self.best_s, self.request.gap)
             self.open[number] = max(bound_s, one.bound_s)
             if one.evaluated is not None:
+                self.simulated[number] = one.evaluated
                 self.outcome.evaluated.append(one.evaluated)
                 self.outcome.steps_s[number] = min(self.outcome.steps_s.get(number, np.inf), one.step_s)
                 self.best_s = min(self.best_s, one.step_s)

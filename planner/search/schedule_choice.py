@@ -81,7 +81,7 @@ def _next_best(outcome: Outcome, best: Evaluated) -> Evaluated | None:
         if name in placed or name == best.placement.schedule or tried >= TRIES:
             continue
         tried += 1
-        found = run.place(row, float("inf")).evaluated
+        found = run.placement(row)
         if found is not None:
             placed[name] = found
     return min(placed.values(), key=lambda one: one.step_time_s, default=None)

@@ -15,7 +15,6 @@ from planner.search.groups.alone import say_alone
 from planner.search.groups.best_first import search_mixed
 from planner.search.groups.infeasible import explain_mixed
 from planner.search.notes import list_notes
-from planner.search.placed import Placed
 from planner.search.reasons import rank_alternatives
 from planner.search.run import Progress
 from planner.spread import with_spread
@@ -35,10 +34,10 @@ def find_mixed(request: Request, problem: Problem, on_progress: Callable[[Progre
     if best is None or run is None:
         refuse_unanswered(outcome, len(outcome.layouts), request)
         raise explain_mixed(request, outcome, run.held if run is not None else 0.0)
-    step_s = best.step_time_s
+    limit_s = FARTHEST * best.step_time_s
 
-    def place_other(row: int, limit_s: float) -> Placed:
-        return run.place(row, min(limit_s, FARTHEST * step_s))
+    def place_other(row: int) -> Evaluated | None:
+        return run.place(row, limit_s).evaluated
 
     alternatives = rank_alternatives(
         request, outcome.layouts.row, best, place_other, run.next_rows(), tuple(outcome.evaluated)
