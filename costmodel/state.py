@@ -20,7 +20,8 @@ class LocalParams:
     """Parameter elements on one rank before data-parallel sharding, [n, S].
 
     ``dense`` is shared by the ranks of dp x cp, ``expert`` by those of edp. ``largest``: the biggest unit that
-    is gathered as one (a layer, the embedding or the head). ``ends``: of ``dense``, what is in no layer.
+    is gathered as one (a layer where the rank has any, the embedding or the head). ``ends``: of ``dense``, what is in
+    no layer.
     """
 
     dense: Column
@@ -77,7 +78,7 @@ def estimate_local_params(setting: Setting, layouts: Layouts, assignment: Assign
     first, last = first / vocab_over, last / vocab_over
     ends = assignment.embedding * first + assignment.head * last
     dense = dense + ends
-    one_layer = (one_dense + one_expert).max(axis=1)[:, None]
+    one_layer = np.where(layers.sum(axis=2) > 0, (one_dense + one_expert).max(axis=1)[:, None], 0.0)
     largest = np.maximum(one_layer, np.where(assignment.embedding, first, np.where(assignment.head, last, 0.0)))
     return LocalParams(dense, routed, np.broadcast_to(largest, dense.shape), ends)
 

@@ -95,8 +95,9 @@ def _degrees(plan: Plan) -> list[Binding]:
         found.append(f"ep {layout.ep} leaves each rank one expert")
     if layout.cp > 1 and plan.workload.seq_len // layout.cp < 2 * MIN_TOKENS_PER_CP_RANK:
         found.append(f"cp {layout.cp} leaves each rank {plan.workload.seq_len // layout.cp} tokens of a sequence")
-    if layout.pp > 1 and layout.pp * layout.vpp == model.num_layers:
-        found.append(f"pp · vpp = {model.num_layers} leaves each stage one layer")
+    stages = layout.pp * layout.vpp
+    if layout.pp > 1 and stages >= model.num_layers:
+        found.append(f"pp · vpp = {stages} stages share {model.num_layers} layers")
     return [Binding("divisibility", f"Divisibility: {said}.") for said in found]
 
 

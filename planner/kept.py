@@ -97,7 +97,8 @@ def _count(schedule: Schedule) -> KeptCounts:
 
 def count_kept_microbatches(schedule: Schedule, lengths: tuple[int, ...] = ()) -> KeptMicrobatches:
     """[1, ranks], a stage counting as its share of its rank's layers of one copy: by ``lengths``, the layers of each
-    stage of a copy, or equal shares. Counted once per schedule object and lengths."""
+    stage of a copy, or equal shares; of a rank without layers equal ones. Counted once per schedule object and lengths.
+    """
     counted = _MICROBATCHES.of(schedule, lambda _: {})
     if lengths not in counted:
         counted[lengths] = _count_microbatches(schedule, lengths)
@@ -107,6 +108,7 @@ def count_kept_microbatches(schedule: Schedule, lengths: tuple[int, ...] = ()) -
 def _count_microbatches(schedule: Schedule, lengths: tuple[int, ...]) -> KeptMicrobatches:
     homes, per_copy = np.array(schedule.stage_to_rank), schedule.stages_per_copy
     layers = np.tile(np.array(lengths or (1,) * per_copy, np.float64), schedule.copies)
+    layers = np.where(np.bincount(homes, layers)[homes] > 0.0, layers, 1.0)
     held = np.bincount(homes, layers)[homes] / schedule.copies
     last = np.array([float(schedule.is_last(stage)) for stage in range(schedule.num_stages)])
     kept, each = count_kept(schedule), layers / held

@@ -19,6 +19,7 @@ from planner.request import Request
 from planner.search.frozen import check_frozen
 from planner.search.rules import can_interleave, can_split_vocabulary, divisors, head_limits, same_pipelines
 from planner.spread import with_spread
+from planner.stage_ends import check_stages
 
 
 def predict_plan(request: Request, layout: Layout, schedule: str, recompute: str = "none") -> Plan:
@@ -65,12 +66,9 @@ def check_layout(request: Request, layout: Layout, schedule: str, recompute: str
             f"the batch must divide by dp · micro-batch = {layout.dp * layout.micro_batch_size}",
         )
     runtime = request.runtime
-    if layout.pp * layout.vpp > request.model.num_layers:
-        raise InvalidSpec(
-            f"pp {layout.pp} · vpp {layout.vpp} asks for more stages than the model's {request.model.num_layers} layers"
-        )
     if schedule not in runtime.schedules:
         raise InvalidSpec(f"schedule {schedule!r}: the runtime {runtime.name} has {', '.join(runtime.schedules)}")
+    check_stages(request.model, runtime, layout.pp, layout.vpp, schedule)
     if not can_interleave(runtime, schedule, layout.pp, layout.num_microbatches):
         raise InvalidSpec(
             f"schedule {schedule!r}: {runtime.name} runs it with micro-batches in multiples of pp = {layout.pp},"

@@ -59,7 +59,8 @@ class PlanCluster(Spec):
 
 
 class Pipeline(Spec):
-    """The order of passes. ``layers_per_stage``: per virtual stage. ``passes``: {rank: "0F0 0F1 0B0 …"}.
+    """The order of passes. ``layers_per_stage``: per virtual stage; 0 where an end of the model is a stage of
+    its own. ``passes``: {rank: "0F0 0F1 0B0 …"}.
 
     ``copies``: whole models that run through the ranks; ``num_stages``, ``stage_to_rank`` and ``layers_per_stage``
     count the stages of all of them.
@@ -218,6 +219,10 @@ class Plan(Spec):
         first = pipeline.layers_per_stage[: pipeline.num_stages // pipeline.copies]
         if pipeline.layers_per_stage != first * pipeline.copies:
             raise ValueError("pipeline.layers_per_stage must be the same for every copy")
+        if not all(first[1:-1]):
+            raise ValueError(
+                f"pipeline.layers_per_stage = {list(first)}: only the first and the last may hold no layer"
+            )
 
     def schedule(self) -> Schedule:
         """The order of passes as data."""

@@ -143,6 +143,8 @@ class VocabularyRules(Spec):
 class Runtime(Spec):
     """A framework at a version. ``spread``: standard deviation of log step time that its users should expect.
 
+    ``uneven_stages``: stages may hold unlike numbers of layers. ``ends_without_layers``: the first stage of several may
+    hold the embedding alone, the last one the head and the loss.
     ``scatters_pipeline_sends``: without sequence parallelism too, each tensor rank sends its share of an activation and
     the receivers gather (Narayanan et al. 2021, section 4.1).
     ``one_way_sends``: neighbouring stages send first one way, then the other; otherwise both ways at the same time.
@@ -195,6 +197,7 @@ class Runtime(Spec):
     expert_parallel: bool = True
     expert_tensor_parallel: bool = True
     uneven_stages: bool = True
+    ends_without_layers: bool = False
     scatters_pipeline_sends: bool = False
     one_way_sends: bool = False
     product_rate: PositiveFloat = 1.0

@@ -12,6 +12,7 @@ from planner.constraints.limits import Limit
 from planner.constraints.read import Constraints
 from planner.constraints.techniques import ALLOWABLE, FORBIDDABLE, optimizer_technique
 from planner.constraints.values import shown
+from planner.stage_ends import fewest_at_ends, most_stages, said_stages
 
 if TYPE_CHECKING:
     from planner.request import Request
@@ -140,8 +141,8 @@ def check_request(request: Request) -> None:
     for key in ("cp", "cp_ring", "cp_ulysses"):
         if int(fixed.get(key, 1)) > 1 and seq_len % (2 * int(fixed[key])):
             refuse(key, f"a sequence of {seq_len} tokens must divide by twice as many ranks")
-    if int(fixed.get("pp", 1)) * int(fixed.get("vpp", 1)) > model.num_layers:
-        refuse("pp" if "pp" in fixed else "vpp", f"{model.name} has {model.num_layers} layers, and a stage needs one")
+    if int(fixed.get("pp", 1)) * int(fixed.get("vpp", 1)) > most_stages(model, request.runtime):
+        refuse("pp" if "pp" in fixed else "vpp", said_stages(model, request.runtime))
     if batch % int(fixed.get("micro_batch_size", 1)):
         refuse("micro_batch_size", f"it does not divide the global batch of {batch}", divisors(batch))
     _check_layers(request)
@@ -154,6 +155,9 @@ def _check_layers(request: Request) -> None:
             f"--fix layers_per_stage={shown(lengths)}: it places {sum(lengths)} layers, and {model.name} has"
             f" {model.num_layers}"
         )
+    first, last = fewest_at_ends(model, request.runtime)
+    if lengths is not None and (lengths[0] < first or lengths[-1] < last):
+        raise InvalidSpec(f"--fix layers_per_stage={shown(lengths)}: {said_stages(model, request.runtime)}")
     stages = int(request.fixed.get("pp", 0)) * int(request.fixed.get("vpp", 1))
     if lengths is not None and stages and len(lengths) != stages:
         raise InvalidSpec(

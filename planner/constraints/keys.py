@@ -83,7 +83,8 @@ _ROWS = (
             value == 1 or runtime.partial_optimizer_offload))),
     Key("schedule", ScheduleName(), "the pipeline schedule", None, lambda runtime, value: value in runtime.schedules),
     Key("layers_per_stage", Lengths(), "how many layers each stage holds, in model order", None,
-        lambda runtime, value: runtime.uneven_stages or len(set(value)) == 1),
+        lambda runtime, value: (runtime.uneven_stages or len(set(value)) == 1) and (
+            runtime.ends_without_layers or min(value) > 0)),
     Key("recompute", Choice(("none", "selective", "full")), "what is computed again in the backward", "none",
         lambda runtime, value: value in runtime.recompute, per_layer=True),
     Key("activation_offload", Choice((0, "hidden", 1)),

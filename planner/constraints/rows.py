@@ -66,8 +66,8 @@ def admitted_rows(request: Request, layouts: Layouts, leaving_out: Collection[st
         ok = np.array([admits(request, name, _decoded(name, code)) for code in distinct.tolist()], bool)[index.ravel()]
         keep &= ok | (layouts.tp == 1) if name == "sequence_parallel" else ok
     if "layers_per_stage" in request.fixed and "vpp" not in leaving_out:
-        stages = len(request.fixed["layers_per_stage"])
-        keep &= layouts.pp * layouts.vpp == stages
+        lengths = request.fixed["layers_per_stage"]
+        keep &= (layouts.pp * layouts.vpp == len(lengths)) & ((layouts.vocab_parallel == 0) | (min(lengths) > 0))
     return keep
 
 

@@ -115,14 +115,15 @@ class Order:
 
 @dataclass(frozen=True)
 class Lengths:
-    """Layers by stage, in model order: ``9/8/8/7``."""
+    """Layers by stage, in model order: ``9/8/8/7``, or ``0/9/9/0`` with each end of the model on a stage of its own."""
 
     ordered = False
-    rule = "whole numbers from 1, one a stage in model order, like 9/8/8/7"
+    rule = "whole numbers, one a stage in model order, like 9/8/8/7, and 0 for the first and the last at most"
 
     def read(self, given: Any) -> tuple[int, ...]:
         parts = given if isinstance(given, list | tuple) else str(given).split("/")
-        return tuple(Whole().read(part) for part in parts) or _refuse()
+        lengths = tuple(Whole(0).read(part) for part in parts)
+        return lengths if any(lengths) and all(lengths[1:-1]) else _refuse()
 
 
 @dataclass(frozen=True)

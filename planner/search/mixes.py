@@ -74,6 +74,7 @@ class MixChooser:
         self.away_bytes = {"host": costs.host_bytes[row, :-2], "nvme": costs.nvme_bytes[row, :-2]}
         self.fronts: dict[tuple[int, int, tuple[int, ...], float, tuple[Resource, ...]], Front] = {}
         self.useful: dict[tuple[int, float, float, float, tuple[Resource, ...]], tuple[int, ...]] = {}
+        self.nothing = np.zeros(self.time_s.shape)
         self.found: dict[tuple[Slot, float], list[tuple[Room, float, dict[Resource, float], Column]]] = {}
         self.logits_stay = bool(count_barriers(layers.layouts)[0])
         copies = float(count_copies(layers.layouts)[0])
@@ -86,15 +87,19 @@ class MixChooser:
         in_flight, waiting = np.array(self.in_flight)[ranks], np.array(self.waiting)[ranks]
         unit = self.saved_bytes + (waiting / in_flight)[:, None, None] * self.pending_bytes
         chosen, least = list(self.policies), np.full(len(slots), np.inf)
+        empty = ~counts.any(axis=1)
         for level in self._levels(self.working_bytes):
             within = np.where(self.working_bytes <= level, unit, np.inf)[:, :, chosen].min(axis=2)
             kept = np.where(counts > 0, within, 0.0)
-            held = [self._held(level, one) for one in logit_bytes.tolist()]
+            working = np.where(empty, 0.0, level).tolist()
+            held = [self._held(one, logits) for one, logits in zip(working, logit_bytes.tolist(), strict=True)]
             least = np.minimum(least, (kept * counts).sum(axis=1) * in_flight + held)
         return np.asarray(least - (unit[:, :, 0] * counts).sum(axis=1) * in_flight)
 
     def fastest(self, slot: Slot, room: Room) -> Column | None:
         """The fastest mix [K, P] that fits the room; None if none does."""
+        if not any(slot.counts):
+            return self.nothing if self._held(0.0, room.logit_bytes) <= room.left_bytes else None
         known = self.found.setdefault((slot, room.logit_bytes), [])
         for asked, needed, away, mix in known:
             smaller = all(

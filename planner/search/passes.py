@@ -115,7 +115,8 @@ def passes_floor(layers: PricedLayers, kinds: list[int], num_kinds: int, policie
     reached from the nearer end. A rank's first gradient comes back after all forwards of a micro-batch and the
     gradients of later stages, when it has done no more forwards than it may keep alive: T >= F + I after it + m·w_r -
     alive·F_r, of the mean rank again. Parts of a split vocabulary lie on none of these ways: ``split_ends_s`` adds
-    them. Frozen parts in the bubbles are work of the mean rank too.
+    them. Frozen parts in the bubbles are work of the mean rank too. Some rank holds the heaviest layer: most of
+    a stage where stages are about as many as layers.
     """
     layouts = layers.layouts
     table = _CostFloors(layers, kinds, num_kinds, corner_policies(layers, num_kinds, policies))
@@ -154,6 +155,7 @@ def passes_floor(layers: PricedLayers, kinds: list[int], num_kinds: int, policie
         (np.where(p > 1.0, np.maximum(reach_s, trip_s), reach_s), m / p),
         (between_s, filled(table.least_forward_share)),
         (least_s, np.zeros_like(m)),
+        (m / copies * table.heaviest_s[layers.index], np.zeros_like(m)),
     ]
     frozen_s = np.zeros_like(m)
     if layers.setting.model.frozen_parts:
@@ -175,7 +177,7 @@ def passes_floor(layers: PricedLayers, kinds: list[int], num_kinds: int, policie
 class _CostFloors:
     """What the floor needs of every row of layer costs, [u]: ``forward_s`` and ``backward_s`` (the least) of all
     layers, ``ends_s`` of both ends there and back; of the lightest layer ``layer_s``, ``layer_forward_s``,
-    ``layer_backward_s``, ``input_grad_s``; shares of forwards in a rank's time; B by A.
+    ``layer_backward_s``, ``input_grad_s``; ``heaviest_s`` of the heaviest; shares of forwards in a rank's time; B by A.
     """
 
     def __init__(self, layers: PricedLayers, kinds: list[int], num_kinds: int, policies: tuple[int, ...]) -> None:
@@ -188,6 +190,7 @@ class _CostFloors:
         self.forward_s, self.backward_s = forward @ number, least @ number
         self.ends_s = costs.forward[:, num_kinds:].sum(axis=1), end_backward.sum(axis=1)
         self.layer_s, self.layer_forward_s = (forward + least).min(axis=1), forward.min(axis=1)
+        self.heaviest_s = ((forward + least) * (number > 0.0)).max(axis=1)
         self.layer_backward_s = least.min(axis=1)
         self.input_grad_s = (least - costs.weight_grad_s[:, :num_kinds]).min(axis=1)
         self.most_forward_share, self.least_forward_share = (

@@ -145,13 +145,13 @@ def improve(
 
 
 def _with_cut(problem: Problem, options: dict[Slot, Option], chosen: _Stages, cut: int, by: int) -> _Stages | None:
-    """The stages before and after a cut joined elsewhere; None where one has no option there."""
+    """The stages before and after a cut joined elsewhere; None where one has no option there, or less than no layer."""
     lengths, picked = list(chosen[0]), list(chosen[1])
     lengths[cut - 1] += by
     lengths[cut] -= by
     for rank in (cut - 1, cut):
         start = sum(lengths[:rank])
-        option = options.get(_slot(problem, rank, start, lengths[rank])) if lengths[rank] > 0 else None
+        option = options.get(_slot(problem, rank, start, lengths[rank])) if lengths[rank] >= 0 else None
         if option is None:
             return None
         picked[rank] = option

@@ -15,13 +15,15 @@ from costmodel.schedules import SCHEDULES
 from costmodel.stages import stages_of
 from planner.problem import Problem
 from planner.search.bounds import ROUNDING, most_shift
+from planner.stage_ends import fewest_at_ends
 
 Range = tuple[int, int, int]
 """(rank, start, stop): a pipeline rank and the layers [start, stop) it might hold."""
 
 
 def list_ranges(problem: Problem, layers: PricedLayers) -> dict[Range, tuple[int, ...]]:
-    """{range: layers by kind} of all that lies near the even split, for rows that share layer costs."""
+    """{range: layers by kind} of all that lies near the even split, for rows that share layer costs; empty where an
+    end of the model may stand alone."""
     kinds, num_kinds = problem.kinds, problem.num_kinds
     layout = layers.layouts.row(0)
     total, pp = len(kinds), layout.pp
@@ -37,13 +39,17 @@ def list_ranges(problem: Problem, layers: PricedLayers) -> dict[Range, tuple[int
         }
     shift = int(most_shift(layers, problem.num_kinds)[0])
     cuts = np.concatenate([[0], np.cumsum(even_split(total, pp))])
+    first, last = fewest_at_ends(problem.setting.model, problem.setting.runtime)
+    fewest = [first, *[1] * (pp - 2), last]
     found = []
     for rank in range(pp):
         starts = [0] if rank == 0 else range(cuts[rank] - shift, cuts[rank] + shift + 1)
         stops = [total] if rank == pp - 1 else range(cuts[rank + 1] - shift, cuts[rank + 1] + shift + 1)
         for start in starts:
             for stop in stops:
-                if 0 <= start < stop <= total and abs((stop - start) - (cuts[rank + 1] - cuts[rank])) <= shift:
+                length = stop - start
+                inside = 0 <= start <= total - length and length >= fewest[rank]
+                if inside and abs(length - (cuts[rank + 1] - cuts[rank])) <= shift:
                     found.append((rank, int(start), int(stop)))
     where = np.array(found)
     counts = (prefix[where[:, 2]] - prefix[where[:, 1]]).tolist()

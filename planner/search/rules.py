@@ -21,6 +21,7 @@ from costmodel.schema.runtime import Runtime
 from planner.constraints.rows import admits, named_values
 from planner.constraints.techniques import optimizer_technique
 from planner.request import Request
+from planner.stage_ends import most_stages
 
 MAX_MICRO_BATCH_SIZE = 64
 MIN_TOKENS_PER_CP_RANK = 2048
@@ -106,9 +107,14 @@ def degree_choices(request: Request) -> list[Choice]:
     if not request.runtime.expert_parallel:
         ep = [1]
     etp = [d for d in tp if d == 1 or (limits.experts and request.runtime.expert_tensor_parallel)]
+    stages = most_stages(model, request.runtime)
     choices: list[Choice] = [
         ("tp", tp, lambda t: world % t["tp"] == 0),
-        ("pp", [d for d in ways if d <= model.num_layers], lambda t: world % (t["tp"] * t["pp"]) == 0),
+        (
+            "pp",
+            [d for d in ways if d <= stages],
+            lambda t: world % (t["tp"] * t["pp"]) == 0,
+        ),
         (
             "cp_ulysses",
             cp if "ulysses" in context else (1,),
@@ -152,7 +158,7 @@ def schedule_choices(request: Request) -> list[Choice]:
         names = [name for name in names if name in request.schedules]
     asked = {*(request.schedules or ()), *named_values(request, "schedule")}
     names = [name for name in names if name in asked or name not in IF_ASKED]
-    layers = request.model.num_layers
+    most = [most_stages(request.model, request.runtime, whole=form.barriers == 0) for form in SCHEDULES.values()]
     tried = {SCHEDULE_CODES.index(name): VPP_CHOICES.get(name, FEW_STAGES) for name in names}
     named = named_values(request, "vpp")
     vpps = sorted({vpp for choices in tried.values() for vpp in choices} | set(named))
@@ -170,11 +176,11 @@ def schedule_choices(request: Request) -> list[Choice]:
 
     def legal(t: Table) -> NDArray[np.bool_]:
         columns: dict[str, Any] = {field.name: t.get(field.name, t["tp"]) for field in fields(Layouts)}
-        short = 2 * t["pp"] * t["vpp"] * t["num_microbatches"] <= MOST_PASSES
+        stages = t["pp"] * t["vpp"]
+        filled = stages <= np.array(most)[t["schedule"]]
+        short = 2 * stages * t["num_microbatches"] <= MOST_PASSES
         rounds = can_interleave(request.runtime, t["schedule"], t["pp"], t["num_microbatches"])
-        return np.asarray(
-            is_tried(t) & rounds & schedule_is_legal(Layouts(**columns)) & (t["pp"] * t["vpp"] <= layers) & short
-        )
+        return np.asarray(is_tried(t) & rounds & schedule_is_legal(Layouts(**columns)) & filled & short)
 
     codes = [SCHEDULE_CODES.index(name) for name in names]
     return [("schedule", codes, lone), ("vpp", allowed(request, "vpp", vpps), legal)]

@@ -7,6 +7,8 @@ worth is its least time, so that kinds can stand in for one another; where one k
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -33,6 +35,7 @@ from planner.search.bounds import ROUNDING, ends_in_layers, interleaved_alive, m
 from planner.search.split_paths import SplitPaths, WayBack
 from planner.search.splits import given_splits, is_given
 from planner.search.worth_limit import WorthLimit
+from planner.stage_ends import fewest_at_ends
 
 MAIN_SHARE = 0.1
 
@@ -62,7 +65,6 @@ class StageLimits:
         least = time.min(axis=2)
         self.work_s = (least @ number)[:, None]
         self.all_forward_s = (forward @ number)[:, None]
-        self.least_s, self.least_forward_s = least.min(axis=1)[:, None], forward.min(axis=1)[:, None]
         self.split = splits_backward(layouts)[:, None]
         self.least_backward_s = (least - forward).min(axis=1)[:, None]
         ends = layers.forward[:, kinds:] + layers.backward[:, kinds:, 0]
@@ -80,7 +82,9 @@ class StageLimits:
         worth = np.ones_like(least[:, self.main]) if self.alone else least[:, self.main]
         self.needed = copies * (number[self.main[0]] if self.alone else least[:, self.main] @ number[self.main])
         self.own_s, self.way_s = np.zeros((len(layouts), pp)), np.zeros((len(layouts), pp))
-        self.smallest, self.share_of_rank, self.evenness = self._given_shares(problem, layers, forward, least)
+        self.fewest = fewest_at_ends(problem.setting.model, problem.setting.runtime)
+        self.may_be_empty = np.zeros((len(layouts), pp), bool)
+        self.chain, self.share_of_rank, self.evenness = self._given_shares(problem, layers, forward, least)
         layer_bytes = self._memory(problem, layers, chosen, budget_bytes)
         layer_s = time[:, self.main].reshape(len(layouts), 1, -1) / copies
         self.limit = WorthLimit(layer_s, layer_bytes, np.repeat(worth, len(chosen), axis=1)[:, None, :])
@@ -111,7 +115,7 @@ class StageLimits:
         """[n, pp] the first layer with which a stage may begin, and the last before which it may end; nothing of rows
         whose split is given."""
         cuts = np.concatenate([[0], np.cumsum(even_split(self.total, self.pp))])
-        start = np.maximum(cuts[:-1] - self.shift, np.arange(self.pp))
+        start = np.maximum(cuts[:-1] - self.shift, np.maximum(np.arange(self.pp) - 1 + self.fewest[0], 0))
         return start.astype(np.intp), np.minimum(cuts[1:] + self.shift, self.total).astype(np.intp)
 
     def _reach_s(self, kinds: list[int], forward: Column, least: Column) -> Column:
@@ -119,11 +123,9 @@ class StageLimits:
         rank = np.arange(self.pp)
         crossings = np.where(self.split, 1.0, 2.0)
         if self.given:
-            if self.stages.copies == 1:
-                return np.asarray(self.way_s + rank * crossings * self.edge_s)
-            depth = np.minimum(rank, self.pp - 1 - rank)
-            per_layer_s = np.where(self.split, self.least_forward_s, self.least_s)
-            return np.asarray(depth * (self.smallest * per_layer_s + crossings * self.edge_s))
+            # Of two copies the nearer end's: the second one's stages lie the other way round.
+            depth = rank if self.stages.copies == 1 else np.minimum(rank, self.pp - 1 - rank)
+            return np.asarray(self.way_s[:, depth] + depth * crossings * self.edge_s)
         layer_s = np.where(self.split, forward[:, kinds], least[:, kinds])
         before_s = np.concatenate([np.zeros((len(layer_s), 1)), np.cumsum(layer_s, axis=1)], axis=1)
         ends_s = np.where(self.split, 0.0, np.cumsum(self.ends_s, axis=1) - self.ends_s)
@@ -132,37 +134,38 @@ class StageLimits:
     def _given_shares(
         self, problem: Problem, layers: PricedLayers, forward: Column, least: Column
     ) -> tuple[Column, Column, Column]:
-        """Over the splits that a row may have: layers of the smallest stage, [n, 1], the worth that each rank must
-        take, [n, pp], and what it keeps at least as a share of what it would were its stages equally long, [n, pp].
+        """Over the splits that a row may have: layers of any pp - 1 stages at least, [n, 1], the worth that each rank
+        must take, and what it keeps at least as a share of what it would were its stages equally long, [n, pp].
 
-        Sets ``own_s``, the least seconds of each rank's layers, and ``way_s``, those of the stages before its first.
+        Sets ``own_s``, the least seconds of each rank's layers, ``way_s``, those before each of the first pp stages,
+        and which ranks ``may_be_empty``.
         """
         layouts, kinds = layers.layouts, problem.num_kinds
-        smallest, shares = np.zeros((len(layouts), 1)), np.zeros((len(layouts), self.pp))
+        chain, shares = np.zeros((len(layouts), 1)), np.zeros((len(layouts), self.pp))
         evenness = np.ones((len(layouts), self.pp))
         if not self.given:
-            return smallest, shares, evenness
+            self.may_be_empty[:, [0, -1]] = np.array(self.fewest) == 0
+            return chain, shares, evenness
         ends = ends_in_layers(layers, kinds) * problem.setting.runtime.uneven_stages
         distinct, row = np.unique(ends, axis=0, return_inverse=True)
         for index, weights in enumerate(distinct.tolist()):
             rows = row.ravel() == index
-            splits = given_splits(self.total, layouts.schedule_name(0), self.pp, self.v, tuple(weights))
-            smallest[rows] = min(map(min, splits))
+            name = layouts.schedule_name(0)
+            splits = given_splits(self.total, name, self.pp, self.v, tuple(weights), self.fewest)
+            chain[rows] = min(sum(sorted(split)[: self.pp - 1]) for split in splits)
             counts = [counts_per_rank(problem.kinds, kinds, split, self.stages.stage_to_rank) for split in splits]
             evenness[rows] = np.min(
                 [self._evenness(layouts.take(rows), split, held) for split, held in zip(splits, counts, strict=True)],
                 axis=0,
             )
             self.own_s[rows] = np.min([least[rows] @ held.T for held in counts], axis=0) / self.stages.copies
-            if self.stages.copies == 1:
-                layer_s = np.where(self.split[rows], forward[rows], least[rows])
-                self.way_s[rows] = np.min(
-                    [self._before_first(problem.kinds, split, layer_s) for split in splits], axis=0
-                )
+            layer_s = np.where(self.split[rows], forward[rows], least[rows])
+            self.way_s[rows] = np.min([self._before(problem.kinds, split, layer_s) for split in splits], axis=0)
+            self.may_be_empty[rows] = np.min(counts, axis=0).sum(axis=1) == 0
             main = np.stack(counts)[:, :, self.main].astype(np.float64)
             worth = main.sum(axis=2)[None] if self.alone else np.einsum("nk,csk->ncs", least[rows][:, self.main], main)
             shares[rows] = worth.min(axis=1)
-        return smallest, shares, evenness
+        return chain, shares, evenness
 
     def _evenness(self, layouts: Layouts, split: tuple[int, ...], held: IntColumn) -> Column:
         """[n, pp] what a rank keeps at least, as a share of what it would were its stages equally long: as if every
@@ -170,16 +173,16 @@ class StageLimits:
         lengths = np.tile(np.array(split, np.float64), self.stages.copies)
         shortest = np.full(self.pp, np.inf)
         np.minimum.at(shortest, list(self.stages.stage_to_rank), lengths)
-        least = shortest * len(self.stages.stage_to_rank) / self.pp / held.sum(axis=1)
+        least = shortest * len(self.stages.stage_to_rank) / self.pp / np.maximum(held.sum(axis=1), 1)
         if not (layouts.schedule == INTERLEAVED).any():
             return np.broadcast_to(least, (len(layouts), self.pp))
         alive = interleaved_alive(layouts, np.arange(self.pp))
         of_rank = lengths.reshape(self.v, self.pp).T
-        counted = (alive * of_rank).sum(axis=2) / of_rank.sum(axis=1) / alive.mean(axis=2)
+        counted = (alive * of_rank).sum(axis=2) / np.maximum(of_rank.sum(axis=1), 1.0) / alive.mean(axis=2)
         return np.asarray(np.where((layouts.schedule == INTERLEAVED)[:, None], counted, least))
 
-    def _before_first(self, kinds: list[int], split: tuple[int, ...], layer_s: Column) -> Column:
-        """[n, pp] seconds of the stages before each rank's first, which are those of the ranks before it."""
+    def _before(self, kinds: list[int], split: tuple[int, ...], layer_s: Column) -> Column:
+        """[n, pp] seconds of the layers before each of the first pp stages, which lie on one rank after the other."""
         before_s = np.concatenate([np.zeros((len(layer_s), 1)), np.cumsum(layer_s[:, kinds], axis=1)], axis=1)
         return np.asarray(before_s[:, np.cumsum((0, *split))[: self.pp]])
 
@@ -242,6 +245,10 @@ class StageLimits:
             counts, rank[None], np.ones_like(rank)[None], stages.embedding[None, rank], stages.head[None, rank]
         )
         params = estimate_local_params(layers.setting, layers.layouts, assignment)
+        if count == 0.0:
+            # A rank that holds a layer in any case gathers one.
+            one = estimate_local_params(layers.setting, layers.layouts, replace(assignment, counts=counts + 1.0))
+            params = replace(params, largest=np.where(self.may_be_empty[:, rank], params.largest, one.largest))
         state = estimate_state_bytes(layers.setting, layers.layouts, params)
         kept = state.params + state.grads + state.optimizer
         kept = estimate_claim_bytes(layers.setting, kept, np.zeros_like(kept))
@@ -255,11 +262,11 @@ class StageLimits:
         enough = (np.maximum(time_s, 0.0).sum(axis=1) * ROUNDING >= self.work_s[:, 0]) & (
             held.sum(axis=1) >= self.needed
         )
+        # An end has to be done wherever it lies; where the split is one of a few, so has a rank's least share of them.
+        enough &= ((time_s + self.ends_s) * ROUNDING >= self.own_s + self.ends_s).all(axis=1)
         enough &= makespan * ROUNDING >= self.through_s
         if self.given and self.pp > 1:
-            # The split is one of a few, so every rank must take its least share of them.
-            in_time = (np.maximum(time_s, 0.0) * ROUNDING >= self.own_s).all(axis=1)
-            return np.asarray(enough & in_time & (held >= self.share_of_rank).all(axis=1))
+            return np.asarray(enough & (held >= self.share_of_rank).all(axis=1))
         if self.pp == 1 or not self.alone:
             return np.asarray(enough)
         even = np.array(even_split(self.total, self.pp), np.float64)
@@ -278,7 +285,7 @@ class StageLimits:
         interleaved = self.schedule == INTERLEAVED
         time_s = (makespan - self.reach_s) / self.m
         whole = self.work_s + self.ends_s.sum(axis=1, keepdims=True) + 2.0 * (self.pp - 1) * self.edge_s
-        chain = self.all_forward_s + (self.pp - 1) * self.smallest * self.least_backward_s
+        chain = self.all_forward_s + self.chain * self.least_backward_s
         whole = np.where(interleaved, chain, whole)
         ahead = self.pp - rank - 1.0
         ahead = np.where(interleaved, (2.0 * ahead + (self.v - 1.0) * self.pp + 1.0) / self.v, ahead)

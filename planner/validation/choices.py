@@ -14,6 +14,7 @@ from costmodel.schema.layout import Layout, RecomputePolicy
 from costmodel.schema.model import ModelSpec, MoEBlock
 from planner.placement import Placement
 from planner.schedules.names import canonical_name
+from planner.stage_ends import check_stages
 from planner.validation.row import MeasuredRow
 from planner.validation.stack import Stack
 
@@ -141,10 +142,7 @@ def _placement(
     schedule = schedule_of(row, degrees.pp, vpp, microbatches)
     if schedule != "interleaved-1f1b":
         vpp = 1
-    if degrees.pp * vpp > model.num_layers:
-        raise InvalidSpec(
-            f"pp {degrees.pp} · vpp {vpp} asks for more stages than the model's {model.num_layers} layers"
-        )
+    check_stages(model, stack.runtime, degrees.pp, vpp, schedule)
     ulysses = row.flags.get("cp_comm_type", "").lower().startswith("a2a")
     shard, replicate = _data_parallel(row, degrees, devices_per_node)
     experts = next((b for kind in model.kinds for b in kind.blocks if isinstance(b, MoEBlock)), None)

@@ -60,7 +60,7 @@ def test_memory_is_the_worst_rank_and_its_parts(index: int) -> None:
         memory = plan.prediction.memory
         assert len(memory.per_stage) == plan.layout.pp
         worst = max(memory.per_stage, key=lambda stage: stage.device_bytes)
-        assert memory.allocated_bytes == worst.allocated_bytes
+        assert memory.allocated_bytes == max(stage.allocated_bytes for stage in memory.per_stage)
         assert memory.peak_bytes_per_device == worst.device_bytes
         for stage in memory.per_stage:
             assert sum(stage.parts.values()) == pytest.approx(stage.allocated_bytes, rel=1e-12)

@@ -42,17 +42,18 @@ def build_plan(
     offload_to: str = "host",
     seq_len: int = 8,
     loss_parallel: bool = True,
+    lengths: tuple[int, ...] = (),
     **workload: Any,
 ) -> Plan:
     """A plan for ``layout``, its order a schedule's name or one of its own. ``recompute`` and ``offload`` are repeated
-    over the layers.
+    over the layers. ``lengths``: layers by stage of one copy, else nearly even.
     """
     model = model or small_model()
     order = schedule
     if isinstance(order, str):
         order = build_schedule(order, layout.pp, layout.num_microbatches, layout.vpp)
     per_stage, rest = divmod(model.num_layers, order.stages_per_copy)
-    counts = [per_stage + (stage < rest) for stage in range(order.stages_per_copy)]
+    counts = lengths or [per_stage + (stage < rest) for stage in range(order.stages_per_copy)]
     stages = [stage for stage, count in enumerate(counts) for _ in range(count)]
     layers = tuple(
         PlanLayer(

@@ -85,3 +85,18 @@ def test_any_placement(
     layout = Layout(pp=2, vpp=schedule.stages_per_copy // 2 or 1, num_microbatches=3)
     plan = build_plan(layout, model=small_model(schedule.stages_per_copy, tied=tied), schedule=schedule)
     assert_parity(plan, workers(2))
+
+
+@pytest.mark.parametrize(
+    ("name", "degrees"),
+    [
+        ("interleaved-1f1b", {"dp_shard": 2, "zero_stage": 3}),
+        ("zb-v", {"dp_shard": 2, "zero_stage": 3}),
+        ("dualpipe-v", {"tp": 2}),
+    ],
+)
+def test_ends_without_layers(name: str, degrees: dict[str, Any], workers: Callable[[int], WorkerPool]) -> None:
+    """The first stage is the embedding, the last one the norm and the head, on two ranks or together on one."""
+    layout = Layout(pp=2, vpp=2, num_microbatches=4, **degrees)
+    plan = build_plan(layout, model=small_model(2), schedule=name, lengths=(0, 1, 1, 0))
+    assert_parity(plan, workers(4))

@@ -11,6 +11,7 @@ from planner.search.groups.best_first import MixedOutcome
 from planner.search.groups.space import is_tried
 from planner.search.infeasible import said_constraints
 from planner.search.reasons import layout_line
+from planner.stage_ends import most_stages
 
 
 def explain_mixed(request: Request, outcome: MixedOutcome, held: float) -> Infeasible:
@@ -22,7 +23,7 @@ def explain_mixed(request: Request, outcome: MixedOutcome, held: float) -> Infea
         message = (
             f"no layout of {name} exists on {devices} with global batch {request.workload.global_batch_size} and"
             f" sequence {request.workload.seq_len}{under}: a stage's tp · cp · dp must divide {common}, there must be"
-            f" no more stages than {request.model.num_layers} layers, and schedules are {schedules}"
+            f" no more than {most_stages(request.model, request.runtime)} stages, and schedules are {schedules}"
         )
     elif held < 1.0:
         message = f"{name} does not fit on {devices}: the leanest layout has room for {held:.0%} of its layers" + under

@@ -29,6 +29,7 @@ from planner.search.mixes import Slot
 from planner.search.options import Option, OptionColumns, SlotRooms
 from planner.search.placed import deal
 from planner.search.stage_problem import StageChoice, StageProblem
+from planner.stage_ends import fewest_at_ends
 
 Range = tuple[int, int, int]
 """A rank and the layers [start, stop) that it might hold."""
@@ -85,18 +86,31 @@ class Pipe:
         return tuple(even_split(len(problem.kinds), len(self.homes)))
 
     @cached_property
+    def fewest(self) -> list[int]:
+        """Layers that every rank holds at least."""
+        setting = self.rows.problem.setting
+        first, last = fewest_at_ends(setting.model, setting.runtime)
+        return [first, *[1] * (len(self.homes) - 2), last]
+
+    @cached_property
     def holds(self) -> bool:
         """Whether the ranks' memory takes all layers in whatever time, where these are of one kind; else not known."""
         problem, total = self.rows.problem, len(self.rows.problem.kinds)
         if problem.num_kinds > 1 or self.lengths:
             return True
-        counts, most = range(1, total - len(self.homes) + 2), np.zeros(len(self.homes), np.int64)
+        spare, most = total - sum(self.fewest), np.full(len(self.homes), -1)
         for group, table in enumerate(self.rows.tables):
-            slots = [Slot(rank, (count,)) for rank, home in enumerate(self.homes) if home == group for count in counts]
+            slots = [
+                Slot(rank, (count,))
+                for rank, (home, least) in enumerate(zip(self.homes, self.fewest, strict=True))
+                for count in range(least, least + spare + 1)
+                if home == group
+            ]
             fits = SlotRooms(table, slots, self.policies).can_fit(self.budgets[group])[0]
             for slot, fit in zip(slots, fits.tolist(), strict=True):
-                most[slot.rank] = max(most[slot.rank], slot.counts[0] * fit)
-        return bool(most.min() >= 1 and most.sum() >= total)
+                if fit:
+                    most[slot.rank] = max(most[slot.rank], slot.counts[0])
+        return bool(most.min() >= 0 and most.sum() >= total)
 
     def ranges(self, limit_s: float) -> list[Range]:
         """Every range that could be part of a placement within ``limit_s``."""
@@ -109,14 +123,15 @@ class Pipe:
         if spans_s.min() < 0.0:
             return []
         furthest, nearest = [0], [total]
+        before = np.cumsum([0, *self.fewest]).tolist()
         for rank in range(pp):
             before_s = self.before_s[self.homes[rank]]
             stop = bisect_right(before_s, before_s[furthest[-1]] + spans_s[rank] * ROUNDING) - 1
-            furthest.append(min(stop, total - (pp - 1 - rank)))
+            furthest.append(min(stop, total - (before[pp] - before[rank + 1])))
         for rank in range(pp - 1, -1, -1):
             before_s = self.before_s[self.homes[rank]]
             start = bisect_left(before_s, before_s[nearest[-1]] - spans_s[rank] * ROUNDING)
-            nearest.append(max(start, rank))
+            nearest.append(max(start, before[rank]))
         nearest.reverse()
         if any(near > far for near, far in zip(nearest, furthest, strict=True)):
             return []
@@ -124,7 +139,7 @@ class Pipe:
         for rank in range(pp):
             before_s = self.before_s[self.homes[rank]]
             for start in range(nearest[rank], furthest[rank] + 1):
-                for stop in range(max(nearest[rank + 1], start + 1), furthest[rank + 1] + 1):
+                for stop in range(max(nearest[rank + 1], start + self.fewest[rank]), furthest[rank + 1] + 1):
                     if before_s[stop] - before_s[start] > spans_s[rank] * ROUNDING:
                         break
                     found.append((rank, start, stop))

@@ -6,6 +6,8 @@ would have to be rationed.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -26,6 +28,7 @@ from planner.search.bounds import ROUNDING
 from planner.search.groups.floors import end_times_s, layer_worth, least_times_s
 from planner.search.groups.rows import MixedRows
 from planner.search.worth_limit import WorthLimit
+from planner.stage_ends import fewest_at_ends
 
 REACHES = 3
 """How often what earlier ranks must hold is concluded from what later ones can."""
@@ -48,6 +51,8 @@ class RankLimits:
         worth = layer_worth(rows, least_s)
         share = (worth * number).mean(axis=0)
         main = [int(kind) for kind in np.flatnonzero(share >= MAIN_SHARE * share.sum())]
+        self.fewest = np.ones(len(self.homes))
+        self.fewest[[0, -1]] = fewest_at_ends(problem.setting.model, problem.setting.runtime)
         # Of one kind layers are counted, and whole.
         self.whole, self.only_kind = len(main) == 1, kinds == 1
         unit = np.ones_like(worth[:, main]) if self.whole else worth[:, main]
@@ -154,6 +159,10 @@ class RankLimits:
         rank = np.broadcast_to(np.arange(pp), (n, pp))
         assignment = Assignment(counts, rank, np.ones_like(rank), rank == 0, rank == pp - 1)
         params = estimate_local_params(table.setting, table.layouts, assignment)
+        if count == 0.0:
+            # A rank that holds a layer in any case gathers one.
+            one = estimate_local_params(table.setting, table.layouts, replace(assignment, counts=counts + 1.0))
+            params = replace(params, largest=np.where(self.fewest > 0.0, one.largest, params.largest))
         state = estimate_state_bytes(table.setting, table.layouts, params)
         kept = state.params + state.grads + state.optimizer
         return estimate_claim_bytes(table.setting, kept, np.zeros_like(kept)), state.gathered.copy()
@@ -165,8 +174,8 @@ class RankLimits:
         return np.asarray(np.where(self._all_hold(held), share, np.minimum(share, SHORT)))
 
     def _all_hold(self, held: Column) -> BoolColumn:
-        """[n] whether no rank is left without a layer."""
-        enough = held >= 1.0 if self.only_kind else self.room >= 0.0
+        """[n] whether no rank is left without a layer that needs one."""
+        enough = held >= self.fewest if self.only_kind else (self.room >= 0.0) | (self.fewest == 0.0)
         return np.asarray(enough.all(axis=1))
 
     def can_reach(self, step_s: Column) -> NDArray[np.bool_]:
@@ -186,8 +195,11 @@ class RankLimits:
             time_s = (makespan_s - later_s) / self.m - self.own_s
             around_s = (self.across_s + self._least_passes_s(held))[:, None]
             trip_s = (makespan_s - around_s - self.trip_own * self.own_s) / self.trip_weight
-            held = self._held(np.where(self.trips, np.minimum(time_s, trip_s), time_s))
-        return np.asarray((held.sum(axis=1) >= self.needed) & self._all_hold(held))
+            time_s = np.where(self.trips, np.minimum(time_s, trip_s), time_s)
+            held = self._held(time_s)
+        # A rank that needs no layer has its end to do all the same.
+        in_time = ((time_s + self.own_s) * ROUNDING >= self.own_s).all(axis=1)
+        return np.asarray((held.sum(axis=1) >= self.needed) & self._all_hold(held) & in_time)
 
     def _least_passes_s(self, held: Column) -> Column:
         """[n] seconds of one micro-batch through all layers, as many of them as can be on the faster ranks."""

@@ -90,7 +90,7 @@ def test_every_value_reads_back_as_it_is_shown(name: str) -> None:
         ("[fix]\ntp = true", ("fix.tp = True", "whole number from 1")),
         ('[fix]\nsequence_parallel = "maybe"', ("maybe", "true, false")),
         ("[fix]\nzero_stage = 4", ("fix.zero_stage = 4", "0, 1, 2, 3")),
-        ("[fix]\nlayers_per_stage = [4, 0]", ("layers_per_stage", "9/8/8/7")),
+        ("[fix]\nlayers_per_stage = [4, 0, 4]", ("layers_per_stage", "9/8/8/7")),
         ('[fix]\norder = ["pp", "tp"]', ("order", "pp-outermost or dp-outermost")),
         ("[fix]\noptimizer_offload = 1.5", ("optimizer_offload", "from 0 to 1")),
         ('[fix.recompute]\n"3-1" = "full"', ("'3-1' names no layers", "recompute.0-3")),

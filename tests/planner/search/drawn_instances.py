@@ -25,7 +25,7 @@ from costmodel.layouts import POLICIES, SCHEDULE_CODES
 from costmodel.memory import HOST_SHARE
 from costmodel.price import price
 from costmodel.schedules import SCHEDULES
-from costmodel.schema.model import FrozenPart
+from costmodel.schema.model import FrozenPart, LayerRun
 from planner.constraints import LayerPin, Pinned
 from planner.problem import Problem
 from planner.request import Request
@@ -77,9 +77,14 @@ def every_policy(seed: int) -> Request:
 
 
 def pipelines(seed: int) -> Request:
-    """Two or more stages under two or three of all schedules, the vocabulary split over them or not."""
-    draw = Random(seed)
+    """Two or more stages under two or three of all schedules, the vocabulary split over them or not; now and then of so
+    few layers that ends make stages of their own."""
+    draw, few = Random(seed), Random(f"few layers {seed}")
     request = random_request(seed)
+    if few.random() < 0.25:
+        kind = request.model.kinds[0]
+        runs = (LayerRun(kind=kind.name, count=few.choice((2, 3))),)
+        request = with_request(request, model=request.model.model_copy(update={"kinds": (kind,), "runs": runs}))
     runtime = request.runtime.model_copy(
         update={
             "schedules": tuple(SCHEDULES), "interleaves_any_number": draw.random() < 0.5,
@@ -131,7 +136,8 @@ def pins(seed: int) -> Request:
     if found and draw.random() < 0.5:
         return request
     stages = draw.choice((layouts.pp * layouts.vpp).tolist())
-    cuts = sorted(draw.sample(range(1, total), stages - 1))
+    alone = int(stages > total)
+    cuts = sorted(draw.sample(range(1 - alone, total + alone), stages - 1))
     lengths = tuple(np.diff([0, *cuts, total]).tolist())
     named = with_request(request, fixed={**request.fixed, "layers_per_stage": lengths})
     return named if len(enumerate_layouts(named)) else request

@@ -95,7 +95,8 @@ class Best:
 
 
 def stage_window(problem: Problem, layers: PricedLayers) -> list[list[tuple[int, int]]]:
-    """For every rank the ranges [start, stop) that the space admits: both ends and the length near the even split."""
+    """For every rank the ranges [start, stop) that the space admits: both ends and the length near the even split; none
+    of them empty, but where an end of the model may stand alone."""
     layout, total = layers.layouts.row(0), len(problem.kinds)
     if problem.pinned.lengths:
         return [[span] for span in pairwise(np.cumsum((0, *problem.pinned.lengths)).tolist())]
@@ -104,11 +105,12 @@ def stage_window(problem: Problem, layers: PricedLayers) -> list[list[tuple[int,
     shift = min(MAX_SHIFT, ceil(ends / layer) + 1) if problem.setting.runtime.uneven_stages else 0
     even = even_split(total, layout.pp)
     cuts = [sum(even[:rank]) for rank in range(layout.pp + 1)]
+    alone = (0, layout.pp - 1) if problem.setting.runtime.ends_without_layers else ()
     return [
         [
             (start, stop)
-            for start in range(total)
-            for stop in range(start + 1, total + 1)
+            for start in range(total + 1)
+            for stop in range(start + (rank not in alone), total + 1)
             if abs(start - cuts[rank]) <= shift * (rank > 0)
             and abs(stop - cuts[rank + 1]) <= shift * (rank < layout.pp - 1)
             and abs(stop - start - even[rank]) <= shift

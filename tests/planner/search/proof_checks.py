@@ -188,7 +188,7 @@ def _check_mixed_layouts(instance: Instance, most: int) -> list[Checked]:
     checked = []
     for row in range(len(run.rows)):
         one = run.rows.take(np.array([row]))
-        lengths = draw.choice(list(splits(total, len(one.homes), run.problem.setting.runtime.uneven_stages)))
+        lengths = draw.choice(list(splits(total, len(one.homes), run.problem.setting.runtime)))
         policies, each = draw.choice(run.sets), draw.random() < 0.5
         chosen = [draw.choice(policies) for _ in range(total)] if each else [draw.choice(policies)] * total
         ranges = tuple(stop - start for start, stop in lengths)

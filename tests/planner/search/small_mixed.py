@@ -103,12 +103,14 @@ def run_of(request: Request, most: int, draw: Random) -> MixedRun:
     return run
 
 
-def splits(total: int, pp: int, uneven: bool) -> Iterator[tuple[tuple[int, int], ...]]:
-    if not uneven:
+def splits(total: int, pp: int, runtime: Runtime) -> Iterator[tuple[tuple[int, int], ...]]:
+    """Every way to cut the model; no stage is empty, but where an end of the model may stand alone."""
+    if not runtime.uneven_stages:
         ends = np.cumsum([0, *even_split(total, pp)]).tolist()
         yield tuple(pairwise(ends))
         return
-    for cuts in combinations(range(1, total), pp - 1):
+    spare = int(runtime.ends_without_layers and pp > 1)
+    for cuts in combinations(range(1 - spare, total + spare), pp - 1):
         yield tuple(zip((0, *cuts), (*cuts, total), strict=True))
 
 
@@ -128,7 +130,7 @@ def best_of_all(run: MixedRun, row: int, budgets: tuple[float, ...]) -> Evaluate
         return fastest[key]
 
     found = []
-    for policies, split in product(run.sets, splits(total, len(homes), problem.setting.runtime.uneven_stages)):
+    for policies, split in product(run.sets, splits(total, len(homes), problem.setting.runtime)):
         mixes = [mix_of(rank, span, policies) for rank, span in enumerate(split)]
         if any(mix is None for mix in mixes):
             continue

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from exhaustive import ROUNDING
 from small_instances import build_model
-from small_mixed import AMPLE, best_of_all, build_mixed, group_of, join, random_mixed, run_of
+from small_mixed import AMPLE, best_of_all, build_mixed, group_of, join, random_mixed, run_of, splits
 
 from costmodel.catalog.devices import load_device
 from costmodel.schema.errors import Infeasible
@@ -73,8 +73,8 @@ def test_no_random_placement_beats_the_bounds(seed: int) -> None:
     for row in range(len(rows)):
         one = rows.take(np.array([row]))
         for _ in range(2):
-            cuts = sorted(draw.sample(range(1, total), len(one.homes) - 1))
-            lengths = tuple(np.diff([0, *cuts, total]).tolist())
+            ranges = draw.choice(list(splits(total, len(one.homes), problem.setting.runtime)))
+            lengths = tuple(stop - start for start, stop in ranges)
             chosen, policies = draw.random() < 0.5, draw.choice(run.sets)
             dealt = tuple(draw.choice(policies) for _ in range(total)) if chosen else (draw.choice(policies),) * total
             placement = Placement(one.layouts.row(0), one.layouts.schedule_name(0), lengths, dealt)

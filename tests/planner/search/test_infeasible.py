@@ -62,8 +62,8 @@ def test_memory_alone_rules_out_where_nothing_fits() -> None:
 
 
 def test_a_batch_that_does_not_divide_says_so() -> None:
-    """Seven devices, batch 16, heads that 7 does not divide, and no pipeline: no degree can be seven."""
-    error = refusal(build_request(build_model(num_layers=6), 7, gpus_per_node=7))
+    """Seven devices, batch 16, heads that 7 does not divide, and no seven stages: no degree can be seven."""
+    error = refusal(build_request(build_model(num_layers=4), 7, gpus_per_node=7))
     assert "no layout" in error.message
     assert "7 h100" in error.message
     assert "batch 16" in error.message
