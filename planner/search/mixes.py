@@ -96,6 +96,12 @@ class MixChooser:
             least = np.minimum(least, (kept * counts).sum(axis=1) * in_flight + held)
         return np.asarray(least - (unit[:, :, 0] * counts).sum(axis=1) * in_flight)
 
+    def least_held(self, slots: Sequence[Slot], logit_bytes: Column) -> Column:
+        """[S] bytes that only live while a layer runs, of each slot's hungriest layer under its leanest policy."""
+        present = np.array([slot.counts for slot in slots]) > 0
+        level = np.where(present, self.working_bytes[:, list(self.policies)].min(axis=1), 0.0).max(axis=1)
+        return np.array([self._held(*one) for one in zip(level.tolist(), logit_bytes.tolist(), strict=True)])
+
     def fastest(self, slot: Slot, room: Room) -> Column | None:
         """The fastest mix [K, P] that fits the room; None if none does."""
         if not any(slot.counts):

@@ -6,6 +6,7 @@ Of several layouts at once that share layer costs and order of passes, and diffe
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,6 +58,13 @@ class SlotRooms:
         self.host = host_budget_bytes(layers.setting) - memory.host
         self.nvme_bytes = nvme_budget_bytes(layers.setting)
         self.chooser = MixChooser(layers, policies, self.kept)
+
+    def take(self, keep: Sequence[int]) -> SlotRooms:
+        """Some of the slots alone."""
+        some = copy(self)
+        some.slots = [self.slots[at] for at in keep]
+        some.logits, some.always, some.host = (one[:, list(keep)] for one in (self.logits, self.always, self.host))
+        return some
 
     def can_fit(self, budget_bytes: float) -> NDArray[np.bool_]:
         """[n, S] whether some mix fits."""

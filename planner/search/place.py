@@ -20,6 +20,7 @@ from planner.placement import Placement
 from planner.problem import Problem
 from planner.search.bounds import ROUNDING
 from planner.search.chunks import place_given
+from planner.search.least_time import least_backward_s
 from planner.search.mixes import Slot
 from planner.search.options import Option, OptionColumns, SlotRooms
 from planner.search.placed import Placed, deal
@@ -71,13 +72,23 @@ def _place_uneven(
     soonest_s = best_s / float(late.min())
     every = list_ranges(problem, layers)
     # Before any order of passes is built or memory priced, which take most of the time.
-    ranges = ranges_in_time(layers, every, policies, soonest_s - float((after_s * layers.contention).min()))
+    limit_s = soonest_s - float((after_s * layers.contention).min())
+    ranges = ranges_in_time(layers, every, policies, limit_s)
     if not ranges:
         return [Placed(None, best_s, slower=best_s < inf)] * n
     left_out = best_s < inf and len(ranges) < len(every)
     slots = {key: Slot(key[0], counts) for key, counts in ranges.items()}
     distinct = sorted(set(slots.values()), key=_by_rank)
     rooms = SlotRooms(layers, distinct, policies)
+    if best_s < inf:
+        # What memory alone rules out, before any mix is chosen.
+        least_s = dict(zip(distinct, least_backward_s(rooms, budget_bytes).tolist(), strict=True))
+        ranges = ranges_in_time(layers, ranges, policies, limit_s, {key: least_s[slot] for key, slot in slots.items()})
+        if not ranges:
+            return [Placed(None, best_s, slower=True)] * n
+        kept = {slots[key] for key in ranges}
+        rooms = rooms.take([at for at, slot in enumerate(distinct) if slot in kept])
+        left_out = len(ranges) < len(every)
     chosen, bound_s, slower = _choose(
         problem, layers, ranges, slots, rooms.best_case(budget_bytes, after_s), soonest_s, False
     )

@@ -57,11 +57,16 @@ def list_ranges(problem: Problem, layers: PricedLayers) -> dict[Range, tuple[int
 
 
 def ranges_in_time(
-    layers: PricedLayers, ranges: Mapping[Range, tuple[int, ...]], policies: tuple[int, ...], limit_s: float
+    layers: PricedLayers,
+    ranges: Mapping[Range, tuple[int, ...]],
+    policies: tuple[int, ...],
+    limit_s: float,
+    least_s: Mapping[Range, float] | None = None,
 ) -> dict[Range, tuple[int, ...]]:
     """Of ``ranges`` of one stage a rank those that joined ranges within ``limit_s`` of makespan could have.
 
-    Every layer runs under its fastest policy, so no placement that is left out meets the limit. The path is that of
+    Every layer runs under its fastest policy, so no placement that is left out meets the limit; ``least_s``: seconds
+    that a range's layers take for their backward at least, where more is known of it. The path is that of
     reaching a stage, all its micro-batches, and draining, (4) in ``planner.search.stages``: before a stage lies the
     least of all ways there of which every stage meets the limit. Empty when no ranges join.
     """
@@ -77,6 +82,9 @@ def ranges_in_time(
     once = np.ones_like(rank)[None]
     work = sum_work(one, Assignment(counts, rank[None], once, stages.embedding[None, rank], stages.head[None, rank]))
     work_s = (work.forward_pass_s + work.backward_pass_s)[0]
+    if least_s is not None:
+        own_s = held @ layers.backward[0, kinds, fastest]
+        work_s = work_s + np.maximum(np.array([least_s[key] for key in ranges]) - own_s, 0.0)
     split = SCHEDULES[name].splits_backward
     way_s = work.forward_pass_s[0] if split else work_s
     sends_s = (1.0 if split else 2.0) * float(layers.edge_s[0])
@@ -92,11 +100,20 @@ def ranges_in_time(
         own, reach_s = own[soon], reach_s[soon]
         meets[own] = True
         np.minimum.at(before_s[at + 1], stop[own], reach_s + way_s[own])
-    # Of those, ranges from which the last layer is reached: from the last rank back.
-    ends = np.zeros(before_s.shape[1], bool)
-    ends[-1] = True
-    for own in reversed(of_rank):
-        meets[own] &= ends[stop[own]]
-        ends = np.zeros_like(ends)
-        ends[start[own[meets[own]]]] = True
-    return {key: own for (key, own), kept in zip(ranges.items(), meets.tolist(), strict=True) if kept}
+    return that_join({key: own for (key, own), kept in zip(ranges.items(), meets.tolist(), strict=True) if kept}, pp)
+
+
+def that_join(ranges: Mapping[Range, tuple[int, ...]], pp: int) -> dict[Range, tuple[int, ...]]:
+    """Of ``ranges`` of one stage a rank those on some way from the first layer to the last, over all ranks."""
+    if not ranges:
+        return {}
+    rank, start, stop = np.array(list(ranges)).T
+    of_rank, joins = [np.flatnonzero(rank == at) for at in range(pp)], np.ones(len(rank), bool)
+    for ways, near, far, first in ((of_rank, start, stop, 0), (of_rank[::-1], stop, start, int(stop.max()))):
+        reached = np.zeros(int(stop.max()) + 1, bool)
+        reached[first] = True
+        for own in ways:
+            joins[own] &= reached[near[own]]
+            reached = np.zeros_like(reached)
+            reached[far[own[joins[own]]]] = True
+    return {key: own for (key, own), kept in zip(ranges.items(), joins.tolist(), strict=True) if kept}

@@ -13,6 +13,7 @@ from small_instances import build_model, build_request, random_request
 from costmodel.layer_table import PricedLayers, price_layers
 from planner.problem import Problem
 from planner.request import Request
+from planner.search.least_time import least_backward_s
 from planner.search.mixes import Slot
 from planner.search.options import OptionColumns, SlotRooms
 from planner.search.policies import policy_sets
@@ -36,7 +37,9 @@ def check_slot(layers: PricedLayers, slot: Slot, policies: tuple[int, ...], draw
         fitting = [mix for mix in mixes if mix.claim_bytes <= budget_bytes]
         # A rank without experts waits for the collectives of those that have some, so all kinds stand beside it.
         every = Slot(slot.rank, tuple(count + 1 for count in slot.counts))
-        option = OptionColumns(SlotRooms(layers, [slot, every], policies), budget_bytes).of_row(0).get(slot)
+        rooms = SlotRooms(layers, [slot, every], policies)
+        option = OptionColumns(rooms, budget_bytes).of_row(0).get(slot)
+        least_s = float(least_backward_s(rooms, budget_bytes)[0])
         if not fitting:
             assert option is None
             continue
@@ -44,6 +47,9 @@ def check_slot(layers: PricedLayers, slot: Slot, policies: tuple[int, ...], draw
         assert option is not None, (slot, best)
         assert option.forward_s + option.backward_s == pytest.approx(best.forward_s + best.backward_s, rel=1e-9)
         assert option.mix.sum(axis=1).tolist() == list(slot.counts)
+        own_s = rooms.chooser.time_s
+        fastest_s = float(own_s[:, list(policies)].min(axis=1) @ np.array(slot.counts))
+        assert fastest_s * (1.0 - 1e-9) <= least_s <= float((option.mix * own_s).sum()) * (1.0 + 1e-9)
         same = next(mix for mix in mixes if (mix.counts == option.mix).all())
         assert same.claim_bytes <= budget_bytes
         # Ranks that share cores update no faster than the cores do.
