@@ -42,7 +42,7 @@ def try_schedules(plan: Plan) -> list[Tried]:
         vpp = layout.vpp if kind.allows(layout.pp, layout.num_microbatches, layout.vpp) else kind.vpp
         other = layout.model_copy(update={"vpp": vpp, "vocab_parallel": FORMS[name].barriers > 0})
         lengths = placement.layers_per_stage
-        if len(lengths) != layout.pp * vpp:
+        if len(lengths) != layout.pp * vpp or (other.vocab_parallel and not all(lengths)):
             lengths = tuple(even_split(len(plan.layers), layout.pp * vpp))
         try:
             check_layout(request, other, name, "none")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from costmodel.schema.errors import ParlayError
 from costmodel.schema.plan import Plan
-from planner.report.layers import activations_words
+from planner.report.layers import activations_words, alone_words
 from planner.report.line import recompute_counts
 from planner.report.units import plural
 from planner.state_words import state_words
@@ -34,11 +34,12 @@ def in_sentences(plan: Plan) -> list[str]:
     layout, layers = plan.layout, plan.layers
     said = []
     if layout.pp > 1:
-        lengths = plan.pipeline.layers_per_stage
+        lengths = [length for length in plan.pipeline.layers_per_stage if length]
         each = plural(lengths[0], "layer") if len(set(lengths)) == 1 else f"{min(lengths)} to {max(lengths)} layers"
         chunks = f", {layout.vpp} of them a rank" if layout.vpp > 1 else ""
+        alone = f", {alone_words(plan)}" if alone_words(plan) else ""
         said.append(
-            f"The model is cut into a pipeline of {plural(layout.pp * layout.vpp, 'stage')} of {each}{chunks};"
+            f"The model is cut into a pipeline of {plural(layout.pp * layout.vpp, 'stage')} of {each}{chunks}{alone};"
             f" their passes follow the schedule {plan.pipeline.schedule}."
         )
     if layout.tp > 1:

@@ -23,14 +23,17 @@ def print_layers(plan: Plan, console: ReportConsole) -> None:
     """One line a stage: where it runs, its strip of layers, and the same in words."""
     heading(console, "Layers", "one sign each: · kept, s selective recompute, R full recompute; o, S, Q with offload")
     table = grid(">stage", ">rank", "", "")
-    by_stage: dict[int, list[PlanLayer]] = {stage: [] for stage in range(plan.pipeline.num_stages)}
+    # Copies of the model hold the same.
+    per_copy = plan.pipeline.num_stages // plan.pipeline.copies
+    by_stage: dict[int, list[PlanLayer]] = {stage: [] for stage in range(per_copy)}
     for layer in plan.layers:
         by_stage[layer.stage].append(layer)
     for stage, layers in by_stage.items():
         rank = plan.pipeline.stage_to_rank[stage]
         strip = "".join(SIGN[layer.recompute][layer.offload > 0] for layer in layers)
         rows = "\n".join(strip[start : start + WRAP] for start in range(0, len(strip), WRAP))
-        table.add_row(str(stage), str(rank), f"[cyan]{rows}[/cyan]", in_words(layers))
+        words = in_words(layers) or ("the head alone" if stage else "the embedding alone")
+        table.add_row(str(stage), str(rank), f"[cyan]{rows}[/cyan]", words)
     console.print(indented(table))
 
 
@@ -43,7 +46,14 @@ def in_words(layers: list[PlanLayer]) -> str:
         to = "" if alike.offload_to == "host" else f" to {alike.offload_to}"
         waits = f" ({percent(alike.offload)} offloaded{to})" if alike.offload else ""
         runs.append(f"{sum(1 for _ in run)} {alike.kind}{policy}{waits}")
-    return ", ".join(runs) or "no layers"
+    return ", ".join(runs)
+
+
+def alone_words(plan: Plan) -> str:
+    """``the embedding and the head on stages of their own``; empty where every stage holds a layer."""
+    lengths = plan.pipeline.layers_per_stage
+    alone = [end for end, length in (("the embedding", lengths[0]), ("the head", lengths[-1])) if length == 0]
+    return f"{' and '.join(alone)} on {('a stage of its', 'stages of their')[len(alone) - 1]} own" if alone else ""
 
 
 def activations_words(layers: Sequence[PlanLayer]) -> str:

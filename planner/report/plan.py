@@ -7,7 +7,7 @@ from rich.markup import escape
 from costmodel.schema.plan import Plan
 from planner.report.command import plan_command
 from planner.report.console import ReportConsole, heading, indented
-from planner.report.layers import activations_words, print_layers
+from planner.report.layers import activations_words, alone_words, print_layers
 from planner.report.line import devices_words, layout_words, recompute_counts
 from planner.report.memory import print_memory
 from planner.report.pipeline import print_pipeline
@@ -56,6 +56,7 @@ def _print_layout(plan: Plan, console: ReportConsole) -> None:
         f"{_counted(layout.num_microbatches, 'micro-batch', 'es')} of "
         f"{_counted(layout.micro_batch_size, 'sequence', 's')} a rank, schedule {plan.pipeline.schedule}, "
         f"recompute {recompute}",
+        alone_words(plan),
         activations_words(plan.layers),
     ]
     heading(console, "Layout")

@@ -12,7 +12,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "search"))
 
 from exhaustive import random_placement
-from small_instances import build_model, build_request, random_request
+from small_instances import build_model, build_request, random_request, with_request
 
 from costmodel.even_split import even_split
 from costmodel.layer_table import price_layers
@@ -162,3 +162,24 @@ def test_a_policy_that_is_not_priced_is_refused() -> None:
     odd = plan.layers[3].model_copy(update={"offload": 0.5})
     with pytest.raises(InvalidSpec, match=r"layers\.3: recompute 'none' with offload 0\.5"):
         Placement.from_plan(plan.model_copy(update={"layers": (*plan.layers[:3], odd, *plan.layers[4:])}))
+
+
+@pytest.mark.parametrize("deferred", [True, False])
+def test_a_stage_of_an_end_alone_is_that_end(deferred: bool) -> None:
+    """No layer's time, working memory or recomputation; what is kept and gathered is the end's own."""
+    request = build_request(build_model(num_layers=8, hidden=4096), 8, global_batch_size=16)
+    state = request.runtime.state.model_copy(update={"full_grads_under_pipeline": deferred})
+    request = with_request(request, runtime=request.runtime.model_copy(update={"state": state}))
+    layout = Layout(pp=4, dp_shard=2, num_microbatches=8, zero_stage=3)
+    found = evaluate(Problem.from_request(request), Placement(layout, "1f1b", (0, 4, 4, 0), (2,) * 8))
+    layers, times, params = found.priced.layers, found.times, found.priced.params
+    parts = {name: found.priced.memory.parts[0, :, at] for at, name in enumerate(PARTS)}
+    for rank, end in ((0, 1), (3, 2)):
+        busy_s = float(layers.busy_s[0])
+        assert times.forward_s[rank] == pytest.approx(layers.forward[0, end] + busy_s * (rank == 0))
+        assert times.recompute_s[rank] == 0.0
+        assert params.total[0, rank] == params.largest[0, rank] == pytest.approx(32000 * 4096 + 4096 * (rank == 3))
+        assert parts["working"][rank] == 0.0
+        assert parts["gathered"][rank] < parts["gathered"][1]
+    assert parts["logits"][0] == 0.0 < parts["logits"][3]
+    assert found.step_time_s < np.inf

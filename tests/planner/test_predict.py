@@ -13,6 +13,7 @@ from small_instances import build_model, build_request
 
 from costmodel.schema.errors import Infeasible, InvalidSpec
 from costmodel.schema.layout import Layout
+from costmodel.schema.plan import Plan
 from planner.assemble import reprice
 from planner.predict import predict_plan
 from planner.request import build_request as build_catalog_request
@@ -39,6 +40,20 @@ def test_interleaved_stages_are_dealt_round() -> None:
     assert plan.pipeline.layers_per_stage == (2, 2, 2, 2)
     assert plan.pipeline.stage_to_rank == (0, 1, 0, 1)
     assert plan.pipeline.num_stages == 4
+
+
+def test_llama_3_405b_has_two_stages_more_than_layers() -> None:
+    """126 layers, the embedding and the head in 16 x 8 chunks. Source: arXiv 2407.21783, section 3.3.2."""
+    request = build_catalog_request(
+        "llama-3.1-405b", 128, runtime="llama-3", seq_len=8192, global_batch_size=16, calibration="none"
+    )
+    layout = Layout(tp=8, pp=16, vpp=8, num_microbatches=16, zero_stage=2)
+    plan = Plan.load_json(predict_plan(request, layout, "interleaved-1f1b").model_dump_json(), "the plan")
+    assert plan.pipeline.layers_per_stage == (0, *[1] * 126, 0)
+    assert reprice(plan) == plan.prediction
+    with pytest.raises(InvalidSpec, match="every stage but the first and the last needs one") as refused:
+        predict_plan(request, layout.model_copy(update={"vpp": 9}), "interleaved-1f1b")
+    assert refused.value.hint == "128 stages at most"
 
 
 def test_a_layout_that_does_not_fit_is_priced_all_the_same() -> None:

@@ -39,6 +39,8 @@ def test_contradictions(options: dict[str, Any], words: str) -> None:
         ("torch", "ep=2", "expert parallelism", "megatron"),
         ("torch", "optimizer_offload=1", "share of the optimizer on the host", "deepspeed"),
         ("deepspeed", "layers_per_stage=9/8/8/7", None, None),
+        ("torch", "layers_per_stage=0/16/16/0", None, None),
+        ("deepspeed", "layers_per_stage=0/16/16", "how many layers each stage holds", "llama-3, megatron"),
         ("fsdp", "sequence_parallel=true", "--fix sequence_parallel=true", "megatron"),
         ("maxtext", "recompute.0-3=full", "treats all layers alike", "torch"),
     ],

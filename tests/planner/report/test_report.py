@@ -9,7 +9,7 @@ import pytest
 
 from planner.report.command import plan_command
 from planner.report.console import ReportConsole
-from planner.report.layers import in_words
+from planner.report.layers import alone_words, in_words
 from planner.report.line import layout_words
 from planner.report.plan import print_plan
 from planner.report.terms import LABELS, MEANING, terms_of
@@ -134,4 +134,14 @@ def test_layers_in_words(make_plan: Any) -> None:
     layers = list(make_plan().layers)
     assert in_words(layers) == "1 dense full, 3 dense"
     assert in_words([layers[1].model_copy(update={"offload": 0.5})]) == "1 dense (50.0% offloaded)"
-    assert in_words([]) == "no layers"
+
+
+def test_ends_on_stages_of_their_own_are_named(make_plan: Any) -> None:
+    plan = make_plan()
+    assert alone_words(plan) == ""
+    for lengths, words in {
+        (0, 4): "the embedding on a stage of its own",
+        (4, 0): "the head on a stage of its own",
+    }.items():
+        pipeline = plan.pipeline.model_copy(update={"layers_per_stage": lengths})
+        assert alone_words(plan.model_copy(update={"pipeline": pipeline})) == words

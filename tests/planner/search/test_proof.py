@@ -52,6 +52,7 @@ def test_instances_have_every_choice() -> None:
     assert any("layers_per_stage" in request.fixed for request in requests)
     assert any(request.other_devices for request in requests)
     assert any(runtime.vocab_parallel for runtime in runtimes)
+    assert any(request.runtime.ends_without_layers and request.model.num_layers < 4 for request in requests)
     assert any(request.runtime.frozen_fill and request.model.frozen_parts for request in requests)
     assert {group for runtime in runtimes for group in runtime.state.shard_groups} == {
         "secondary",
