@@ -78,10 +78,10 @@ def _summed(left: Front, right: Front) -> Front:
 
 def undominated(policies: tuple[int, ...], cost: Column) -> tuple[int, ...]:
     """Policies that no other beats in all costs; of equal ones the first."""
-    return tuple(
-        p for p in policies
-        if not any((cost[q] <= cost[p]).all() and ((cost[q] < cost[p]).any() or q < p) for q in policies if q != p)
-    )  # fmt: skip
+    number, own = np.array(policies), cost[list(policies)]
+    no_worse = (own[:, None] <= own).all(axis=2)
+    beats = no_worse & ((own[:, None] < own).any(axis=2) | (number[:, None] < number))
+    return tuple(number[~beats.any(axis=0)].tolist())
 
 
 def undominated_rows(cost: Column) -> NDArray[np.intp]:

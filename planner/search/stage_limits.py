@@ -112,8 +112,8 @@ class StageLimits:
         return [(0, kinds[: at[0]]), (self.pp - 1, kinds[at[-1] + 1 :])]
 
     def _windows(self) -> tuple[IntColumn, IntColumn]:
-        """[n, pp] the first layer with which a stage may begin, and the last before which it may end; nothing of rows
-        whose split is given."""
+        """[n, pp] the first layer with which a stage may begin, and the last before which it may end, where the split
+        is free."""
         cuts = np.concatenate([[0], np.cumsum(even_split(self.total, self.pp))])
         start = np.maximum(cuts[:-1] - self.shift, np.maximum(np.arange(self.pp) - 1 + self.fewest[0], 0))
         return start.astype(np.intp), np.minimum(cuts[1:] + self.shift, self.total).astype(np.intp)
