@@ -98,7 +98,7 @@ def squeeze_best(
 
 
 class _Rank:
-    """One rank's state."""
+    """One rank's state. ``unfinished``: chunks between F and I; ``alive``: between F and W."""
 
     def __init__(self, block: BuildingBlock, number: int, num_microbatches: int) -> None:
         self.legs, legs = block.leg_order(number, num_microbatches), range(2 * block.vpp)
@@ -111,15 +111,11 @@ class _Rank:
         self.served = [0] * len(legs)
         self.is_done = bytearray(len(self.legs))
         self.head = 0
-        self.unfinished = 0
+        self.unfinished = self.alive = 0
         self.pending: list[Pass] = []
         self.weights_done = 0
         self.order: list[Pass] = []
         self.free = self.begin = 0.0
-
-    @property
-    def alive(self) -> int:
-        return self.unfinished + len(self.pending) - self.weights_done
 
 
 def _taker(block: BuildingBlock, number: int, leg: int) -> tuple[int, int]:
@@ -142,11 +138,10 @@ class _Play:
         ahead: Ahead,
         patience: float,
     ) -> None:
-        self.block, self.num_microbatches, self.limit, self.ahead = block, num_microbatches, limit, ahead
-        self.legs = range(2 * block.vpp)
+        self.vpp, self.num_microbatches, self.limit, self.ahead = block.vpp, num_microbatches, limit, ahead
         self.tolerance = _TOLERANCE * times.work
         forward, input_grad = times.forward / block.vpp, times.input_grad / block.vpp
-        self.leg_time = [forward if block.is_forward(leg) else input_grad for leg in self.legs]
+        self.leg_time = [forward if block.is_forward(leg) else input_grad for leg in range(2 * block.vpp)]
         self.weight_grad, self.comm = times.weight_grad / block.vpp, times.comm
         self.least_gap = patience * self.weight_grad - self.tolerance
         self.ranks = [_Rank(block, number, num_microbatches) for number in range(block.pp)]
@@ -188,28 +183,21 @@ class _Play:
             gap >= self.least_gap or self._is_full(rank, leg) or self._nobody_waits(number, rank, leg)
         ):
             self._start_weight_grad(now, number, rank)
-        else:
-            heads = [rank.arrivals[each][done] for each, done in enumerate(rank.served) if done < self.num_microbatches]
-            wake = min((time for time in heads if time > now + self.tolerance), default=math.inf)
-            if wake < math.inf:
-                heappush(self.events, (wake, number))
 
     def _early(self, now: float, rank: _Rank, head: int, gap: float) -> Iterator[tuple[int, int]]:
         """(place, leg) of the passes that may run before their turn, within ``gap``."""
         if self.ahead is Ahead.NONE:
             return
-        forwards_left = any(rank.served[leg] < self.num_microbatches for leg in range(self.block.vpp))
-        for leg in self.legs:
-            microbatch = rank.served[leg]
+        for leg, microbatch in enumerate(rank.served):
             if leg == head or microbatch == self.num_microbatches or self.leg_time[leg] > gap + self.tolerance:
                 continue
             if rank.arrivals[leg][microbatch] > now + self.tolerance:
                 continue
             place = rank.places[leg][microbatch]
-            if leg < self.block.vpp:
+            if leg < self.vpp:
                 if rank.alive < self.limit and self._fits_early(rank, place):
                     yield place, leg
-            elif self.ahead is Ahead.ALL or not forwards_left:
+            elif self.ahead is Ahead.ALL or self._no_forward_left(rank):
                 yield place, leg
 
     def _fits_early(self, rank: _Rank, place: int) -> bool:
@@ -217,28 +205,30 @@ class _Play:
         unfinished = rank.unfinished + 1
         for earlier in range(rank.head, place):
             if not rank.is_done[earlier]:
-                unfinished += 1 if rank.legs[earlier] < self.block.vpp else -1
+                unfinished += 1 if rank.legs[earlier] < self.vpp else -1
                 if unfinished > self.limit:
                     return False
         return True
 
     def _is_full(self, rank: _Rank, head: int) -> bool:
         """Whether the next pass in turn is an F that needs a W first."""
-        return head < self.block.vpp and rank.alive >= self.limit
+        return head < self.vpp and rank.alive >= self.limit
 
     def _nobody_waits(self, number: int, rank: _Rank, head: int) -> bool:
         """Whether the rank awaits I's of stage 0 with all its F's done."""
-        if number != 0 or head != len(self.legs) - 1:
-            return False
-        return all(done == self.num_microbatches for done in rank.served[: self.block.vpp])
+        return number == 0 and head == len(rank.served) - 1 and self._no_forward_left(rank)
+
+    def _no_forward_left(self, rank: _Rank) -> bool:
+        return all(done == self.num_microbatches for done in rank.served[: self.vpp])
 
     def _start(self, now: float, number: int, rank: _Rank, leg: int) -> None:
         microbatch, stage = rank.served[leg], rank.stages[leg]
         rank.served[leg] += 1
         rank.is_done[rank.places[leg][microbatch]] = True
         kind = PassKind.FORWARD
-        if leg < self.block.vpp:
+        if leg < self.vpp:
             rank.unfinished += 1
+            rank.alive += 1
         else:
             kind = PassKind.INPUT_GRAD
             rank.unfinished -= 1
@@ -246,16 +236,19 @@ class _Play:
         end = self._occupy(now, number, rank, Pass(kind, stage, microbatch), self.leg_time[leg])
         receiver, next_leg = rank.takers[leg]
         if receiver == number:
-            if next_leg < len(self.legs):
+            if next_leg < len(rank.served):
                 rank.arrivals[next_leg][microbatch] = end
             return
         taker, arrival = self.ranks[receiver], end + self.comm
         taker.arrivals[next_leg][microbatch] = arrival
-        heappush(self.events, (max(arrival, taker.free), receiver))
+        # A rank that is busy until then looks again when it is free.
+        if arrival > taker.free:
+            heappush(self.events, (arrival, receiver))
 
     def _start_weight_grad(self, now: float, number: int, rank: _Rank) -> None:
         step = rank.pending[rank.weights_done]
         rank.weights_done += 1
+        rank.alive -= 1
         self._occupy(now, number, rank, step, self.weight_grad)
 
     def _occupy(self, now: float, number: int, rank: _Rank, step: Pass, duration: float) -> float:
