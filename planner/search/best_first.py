@@ -26,8 +26,8 @@ SECOND_LOOK = 2000
 FIRST_TIGHTENED = 4096
 """Layouts of which tight bounds are known before the others': what looks best among them is the next incumbent."""
 
-REFINED = 32
-"""Layouts of which every split is simulated, at most."""
+REFINED = 100
+"""Layouts whose choices are looked through, at most."""
 
 MEMBERS = 64
 """Layouts of one family that are placed together, at most."""

@@ -107,6 +107,9 @@ class _Split:
         tolerated = budgets * np.array([ROUNDING - 1.0, 0.0, 0.0])
         leanest: set[int] = set()
         for attempt in range(TRIES):
+            # Later mixes fit less memory; and those of pinned layers that cost what others do are as fast as others,
+            # but not as dealt.
+            settled = not attempt and not self.problem.pinned.instead
             shares: dict[tuple[int, ...], list[int]] = {}
             for row in rows.tolist():
                 mixes = [
@@ -126,18 +129,16 @@ class _Split:
                 if least_s < self.best_s:
                     shares.setdefault(self._deal(found), []).append(row)
                 else:
-                    self.slower[row], self.bound_s[row] = True, max(least_s, floor_s[row])
+                    self.slower[row], self.bound_s[row] = True, floor_s[row]
             again: list[int] = []
             for dealt, members in shares.items():
-                alike = self._promising(dealt, np.array(members), floor_s)
+                alike = self._promising(dealt, np.array(members), floor_s, settled)
                 if not len(alike):
                     continue
                 over = self._price(dealt, alike)
                 for row, excess in zip(alike.tolist(), over, strict=True):
                     if (excess <= tolerated).all():
                         self.dealt[row] = dealt
-                        # Of pinned layers that cost what others do, other mixes are as fast, but not as dealt.
-                        settled = not attempt and not self.problem.pinned.instead
                         self.bound_s[row] = self.step_s[row] if settled else min(floor_s[row], self.step_s[row])
                     else:
                         self.step_s[row], self.bound_s[row] = inf, floor_s[row]
@@ -164,13 +165,15 @@ class _Split:
             self.deals[key] = (mixes, dealt)
         return self.deals[key][1]
 
-    def _promising(self, policies: tuple[int, ...], rows: NDArray[np.intp], floor_s: Column) -> NDArray[np.intp]:
-        """Of rows that are dealt alike, those that may still beat the incumbent."""
+    def _promising(
+        self, policies: tuple[int, ...], rows: NDArray[np.intp], floor_s: Column, settled: bool
+    ) -> NDArray[np.intp]:
+        """Of rows that are dealt alike, those that may still beat the incumbent. ``settled``: by these mixes alone."""
         times = stage_times(self.layers, self._placement(policies, 0), self.problem)
         step_s = self._in_all_s(float(least_ends_s(self.schedule, times).max()))[rows]
         slow = step_s >= self.best_s
         self.slower[rows[slow]] = True
-        self.bound_s[rows[slow]] = np.maximum(step_s, floor_s[rows])[slow]
+        self.bound_s[rows[slow]] = np.maximum(step_s if settled else 0.0, floor_s[rows])[slow]
         return rows[~slow]
 
     def _in_all_s(self, makespan_s: float) -> Column:

@@ -82,24 +82,28 @@ class Closing(Generic[Choice]):
 
     def open_to(self, whole: Choices[Choice]) -> None:
         """Choose among these from now on: paths hold for any."""
-        self.whole = whole.with_found(self.found)
+        self.whole = whole
 
     def close(self, gap: float = 0.0) -> float:
         """Seconds that no choice beats, raised until they are as near as ``gap`` to ``best_s``, or the ways kept are as
         many as there may be."""
-        bound_s, most = 0.0, max(1, MOST_PASSES // sum(map(len, self.order.orders)))
+        bound_s = 0.0
         for width in WIDTHS:
-            whole = self.whole
-            found, dropped_s = join_steps(whole.steps, whole.delays_s, self.best_s * (1.0 - CLOSE), width)
-            left_s = float(found.bounds_s[most:].min(initial=dropped_s))
-            picked = found.picked[:most].tolist()
-            if picked:
-                steps_s = self.simulate([tuple(whole.choices[s][at] for s, at in enumerate(row)) for row in picked])
-                left_s = min(left_s, float(steps_s.min()))
-            bound_s = max(bound_s, min(left_s, self.best_s))
+            bound_s = max(bound_s, min(self._look_through(width), self.best_s))
             if bound_s >= self.best_s * (1.0 - max(gap, CLOSE)):
                 break
         return bound_s
+
+    def _look_through(self, width: int) -> float:
+        """Seconds that no choice but ``best`` beats, with so many ways kept; the soonest are simulated."""
+        whole, most = self.whole.with_found(self.found), max(1, MOST_PASSES // sum(map(len, self.order.orders)))
+        found, dropped_s = join_steps(whole.steps, whole.delays_s, self.best_s * (1.0 - CLOSE), width)
+        left_s = float(found.bounds_s[most:].min(initial=dropped_s))
+        picked = found.picked[:most].tolist()
+        if picked:
+            steps_s = self.simulate([tuple(whole.choices[s][at] for s, at in enumerate(row)) for row in picked])
+            left_s = min(left_s, float(steps_s.min()))
+        return left_s
 
     def simulate(self, several: Sequence[tuple[Choice, ...]]) -> Column:
         """[n] seconds that each takes, at least; the chains of the first join the paths."""
@@ -112,7 +116,6 @@ class Closing(Generic[Choice]):
             self.best, self.best_s = several[best], float(steps_s[best])
         chains = [found_path(simulate(self.order, row_of(times, row))) for row in range(min(NEW_PATHS, len(several)))]
         self.found = (*self.found, *chains)
-        self.whole = self.whole.with_found(chains)
         return steps_s
 
     def _settled(

@@ -71,12 +71,17 @@ def list_dealt(
         total_s = np.where(at_mean, more_s.sum(axis=1), np.inf)
         fastest.append(total_s <= total_s.min() * ROUNDING)
     enough = all((first & fits).any() for first, fits in zip(fastest, priced.as_dealt, strict=True))
+    open_to = [
+        np.flatnonzero(first & fits if enough else at_mean & fits)
+        for first, (*_, at_mean, fits) in zip(fastest, columns, strict=True)
+    ]
+    # The step ends as late as some rank does in any case: before that no mix gains by ending sooner.
+    least_s = max(float(one[rows].min(initial=np.inf)) for one, rows in zip(priced.extras_s, open_to, strict=True))
     found = []
-    for first, (mix, more_s, extras_s, at_mean, fits) in zip(fastest, columns, strict=True):
-        rows = np.flatnonzero(first & fits if enough else at_mean & fits)
-        if len(rows):
-            rows = rows[undominated_rows(np.column_stack([more_s, extras_s])[rows])]
-        found.append(tuple(DealtMix(mix[row], more_s[row], float(extras_s[row])) for row in rows.tolist()))
+    for rows, (mix, more_s, extras_s, *_) in zip(open_to, columns, strict=True):
+        ends_s = np.maximum(extras_s, least_s)
+        kept = rows[undominated_rows(np.column_stack([more_s, ends_s])[rows])] if len(rows) else rows
+        found.append(tuple(DealtMix(mix[row], more_s[row], float(ends_s[row])) for row in kept.tolist()))
     return tuple(found)
 
 

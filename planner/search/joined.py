@@ -60,13 +60,22 @@ def join_steps(steps: Sequence[Step], delays_s: Column, limit_s: float, width: i
                 ways = rest.after(number, here[start], step, at)
                 parts.setdefault(stop, []).append(ways.take(ways.bounds_s < limit_s))
         after = {cut: Ways.join(ways) for cut, ways in parts.items()}
-        bounds_s = np.concatenate([np.zeros(0), *(ways.bounds_s for ways in after.values())])
-        if len(bounds_s) > width:
-            limit_s = float(np.partition(bounds_s, width)[width])
-            dropped_s = min(dropped_s, limit_s)
-        here = {cut: ways.take(ways.bounds_s < limit_s) for cut, ways in after.items()}
+        here, left_s = _soonest(after, width)
+        dropped_s = min(dropped_s, left_s)
     found = Ways.join([none, *here.values()])
     return found.take(np.argsort(found.bounds_s, kind="stable")), dropped_s
+
+
+def _soonest(ways: dict[int, Ways], width: int) -> tuple[dict[int, Ways], float]:
+    """So many of the ways to several cuts, and the least that any of the others may take."""
+    bounds_s = np.concatenate([np.zeros(0), *(to_cut.bounds_s for to_cut in ways.values())])
+    if len(bounds_s) <= width:
+        return ways, inf
+    order = np.argsort(bounds_s, kind="stable")
+    keep = np.zeros(len(bounds_s), bool)
+    keep[order[:width]] = True
+    parts = np.split(keep, np.cumsum([len(to_cut.bounds_s) for to_cut in ways.values()])[:-1])
+    return {cut: ways[cut].take(part) for cut, part in zip(ways, parts, strict=True)}, float(bounds_s[order[width]])
 
 
 class _Rest:
