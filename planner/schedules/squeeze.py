@@ -242,7 +242,7 @@ class _Play:
         taker, arrival = self.ranks[receiver], end + self.comm
         taker.arrivals[next_leg][microbatch] = arrival
         # A rank that is busy until then looks again when it is free.
-        if arrival > taker.free:
+        if arrival >= taker.free:
             heappush(self.events, (arrival, receiver))
 
     def _start_weight_grad(self, now: float, number: int, rank: _Rank) -> None:
