@@ -6,23 +6,29 @@ from dataclasses import replace
 
 from costmodel.layouts import POLICIES, Policy
 from costmodel.schema.errors import InvalidSpec, ParlayError
+from costmodel.schema.model import MoEBlock
 from planner.evaluate import Evaluated, evaluate
 from planner.placement import Placement
 from planner.problem import Problem
 from planner.request import Request
 from planner.schedules import build_schedule
 from planner.search.frozen import check_frozen
+from planner.search.infeasible import WIDEST
+
+LONG_TOKENS = 2**16
+"""Sequences from which on context parallelism is worth a word."""
 
 
 def list_notes(request: Request, problem: Problem, best: Evaluated) -> tuple[str, ...]:
-    """The margin that memory leaves, why activations are offloaded, where frozen parts run, and what the next
-    micro-batch size would do."""
+    """The margin that memory leaves, why activations are offloaded, where frozen parts run, what the runtime lacks, and
+    what the next micro-batch size would do."""
     capacity = float(best.capacity_bytes[best.fullest_rank])
     peak = float(best.priced.memory.device[0, best.fullest_rank])
     notes = [
         f"Memory leaves {(capacity - peak) / 2**30:.1f} GiB free on the fullest device ({peak / capacity:.0%} used).",
         *_say_offload(request, problem, best),
         *_say_frozen(request, problem, best),
+        *_say_lacking(request),
     ]
     doubled = _with_micro_batch(best, 2)
     if doubled is None:
@@ -84,6 +90,23 @@ def _say_frozen(request: Request, problem: Problem, best: Evaluated) -> list[str
         return [f"{said}."]
     other = evaluate(problem, replace(placement, layout=moved))
     return [f"{said}; {places[moved.frozen_fill]}, it would take {_time(best, other)} ({_fits(request, other)})."]
+
+
+def _say_lacking(request: Request) -> list[str]:
+    """The ways to split a mixture or a long sequence that the runtime does not have."""
+    runtime, model = request.runtime, request.model
+    experts = any(isinstance(block, MoEBlock) for kind in model.kinds for block in kind.blocks)
+    lacking = [
+        f"{what} parallelism"
+        for what, wanted in (
+            ("expert", experts and not runtime.expert_parallel),
+            ("context", request.workload.seq_len >= LONG_TOKENS and not runtime.context_parallel),
+        )
+        if wanted
+    ]
+    if not lacking:
+        return []
+    return [f"{runtime.name} has no {' and no '.join(lacking)}: another runtime may be faster (--runtime {WIDEST})."]
 
 
 def _fits(request: Request, other: Evaluated) -> str:

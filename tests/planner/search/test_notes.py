@@ -39,3 +39,22 @@ def test_copies_behind_compute_are_counted_as_hidden(share: str, hides: bool) ->
     terms = plan.prediction.breakdown
     exposed = terms.get("activation_offload_exposed_s", 0.0)
     assert (terms.get("activation_offload_total_s", 0.0) > 2.0 * exposed) == hides
+
+
+@pytest.mark.parametrize(
+    ("model", "seq_len", "runtime", "says"),
+    [
+        ("olmoe-1b-7b", 4096, "torch", "torch has no expert parallelism: "),
+        ("llama-3.2-1b", 2**16, "torch", "torch has no context parallelism: "),
+        ("olmoe-1b-7b", 4096, "megatron", None),
+        ("llama-3.2-1b", 4096, "torch", None),
+    ],
+)
+def test_a_plan_says_what_its_runtime_lacks(model: str, seq_len: int, runtime: str, says: str | None) -> None:
+    given = {"seq_len": seq_len, "runtime": runtime, "global_batch_size": 8, "calibration": "none", "top": 0}
+    notes = [note for note in find_plan(build_request(model, 8, **given)).notes if "parallelism: " in note]
+    if says is None:
+        assert not notes
+    else:
+        assert [note.startswith(says) for note in notes] == [True]
+        assert notes[0].endswith("(--runtime megatron).")
