@@ -8,6 +8,7 @@ from typing import Protocol
 from costmodel.schema.errors import Infeasible, SolverTimeout
 from costmodel.schema.plan import Certificate, Relaxation
 from planner.request import Request
+from planner.search.bounds import ROUNDING
 
 RELAXATIONS = (
     Relaxation(
@@ -70,7 +71,8 @@ def certify(
     solver: dict[str, int] | None = None,
 ) -> Certificate:
     """What was searched, and how far ``best_s`` can be from the best. ``solver``: programs by how they were left."""
-    gap = max(0.0, (best_s - outcome.bound_s) / best_s)
+    # Bounds within rounding of the answer leave nothing open.
+    gap = 0.0 if outcome.bound_s * ROUNDING >= best_s else (best_s - outcome.bound_s) / best_s
     return Certificate(
         status="stopped" if outcome.stopped else "proven" if gap <= request.gap else "bounded",
         gap=gap,
