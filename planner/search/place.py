@@ -98,8 +98,15 @@ def _place_uneven(
         bound_s = max(bound_s * float(late.min()), best_s) if chosen is not None or slower else inf
         return [Placed(None, bound_s, slower=bound_s < inf)] * n
     options = OptionColumns(rooms, budget_bytes)
-    placed = []
+    # Longer passes make a longer step, but for cores that they share and bubbles that they fill.
+    ordered = layers.setting.shared_cores is None and not layers.setting.model.frozen_parts
+    placed: list[Placed] = []
     for row in range(n):
+        better = next((at for at in range(row) if ordered and options.is_no_better(row, at)), None)
+        if better is not None:
+            # Whatever is known of the other's bound, now or later, holds for this row as well.
+            placed.append(Placed(None, inf, slower=placed[better].slower or placed[better].evaluated is not None))
+            continue
         one = layers.take(np.array([row]))
         programs: list[str] = []
         found = _choose(problem, one, ranges, slots, options.of_row(row), best_s / float(late[row]), programs=programs)

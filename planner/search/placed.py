@@ -21,8 +21,9 @@ OneRow = TypeVar("OneRow", Assignment, KeptBytes, KeptMicrobatches)
 
 @dataclass(frozen=True)
 class Placed:
-    """``bound_s``: no placement of the layout is faster. ``step_s``: of the placement that was simulated, inf if none
-    was. ``slower``: it may fit, but cannot beat the incumbent. ``programs``: how the solver left each integer program
+    """``bound_s``: no placement of the layout is faster; inf where none fits, or another layout placed with it is never
+    slower. ``step_s``: of the placement that was simulated, inf if none was. ``slower``: it may fit, but cannot
+    beat the incumbent. ``programs``: how the solver left each integer program
     that had to be solved for it: optimal, feasible or unsolved (stopped by a limit), infeasible.
     """
 

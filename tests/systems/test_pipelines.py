@@ -380,7 +380,8 @@ class TestVocabularyParallelism:
         plan, whole = choose(self.wide(), *self.NAMES), choose(self.wide(), "1f1b")
         assert plan.pipeline.schedule == "1f1b-vocab-2"
         assert plan.layout.vocab_parallel
-        assert whole.pipeline.layers_per_stage[-1] == 1
+        # Alone on its rank, it still takes longer than what others hold.
+        assert whole.pipeline.layers_per_stage[-1] == 0
         assert step_s(plan) < 0.8 * step_s(whole)
         assert term_s(plan, "gemm") < 0.8 * term_s(whole, "gemm")
         assert most_bytes(plan, "logits") < most_bytes(whole, "logits")

@@ -47,7 +47,9 @@ def test_a_family_is_placed_as_its_layouts_are_alone(schedule: str) -> None:
         fastest = min((one.evaluated for one in placed if one.evaluated), key=lambda one: one.step_time_s)
         assert fastest.step_time_s == pytest.approx(steps_s[best], rel=1e-12)
         for one, own in zip(placed, alone, strict=True):
-            assert one.step_s == pytest.approx(own.step_s) or (one.slower and one.bound_s <= own.step_s)
+            # One that no placement makes faster than another of the family is answered for by that one.
+            least_s = fastest.step_time_s * (1.0 - 1e-12) if one.bound_s == np.inf else one.bound_s
+            assert one.step_s == pytest.approx(own.step_s) or (one.slower and least_s <= own.step_s)
         together += len(rows) > 1
     assert together
 
