@@ -54,28 +54,35 @@ def join_steps(steps: Sequence[Step], delays_s: Column, limit_s: float, width: i
     none = Ways(np.zeros((0, len(steps)), np.int64), np.zeros((0, len(delays_s))), np.zeros(0), np.zeros(0))
     here, dropped_s = {0: first}, inf
     for number, step in enumerate(steps):
+        after = rest.lengths_s[number + 1]
+        open_to = [at for at, (start, stop) in enumerate(step.cuts) if start in here and stop in after]
+        bounds_s = [rest.bounds_s(number, here[step.cuts[at][0]], step, at) for at in open_to]
+        kept, left_s = _soonest(bounds_s, limit_s, width)
         parts: dict[int, list[Ways]] = {}
-        for at, (start, stop) in enumerate(step.cuts):
-            if start in here and stop in rest.lengths_s[number + 1]:
-                ways = rest.after(number, here[start], step, at)
-                parts.setdefault(stop, []).append(ways.take(ways.bounds_s < limit_s))
-        after = {cut: Ways.join(ways) for cut, ways in parts.items()}
-        here, left_s = _soonest(after, width)
+        for at, keep, bound_s in zip(open_to, kept, bounds_s, strict=True):
+            if keep.any():
+                start, stop = step.cuts[at]
+                parts.setdefault(stop, []).append(_going_on(here[start].take(keep), step, at, bound_s[keep]))
+        here = {cut: Ways.join(ways) for cut, ways in parts.items()}
         dropped_s = min(dropped_s, left_s)
     found = Ways.join([none, *here.values()])
     return found.take(np.argsort(found.bounds_s, kind="stable")), dropped_s
 
 
-def _soonest(ways: dict[int, Ways], width: int) -> tuple[dict[int, Ways], float]:
-    """So many of the ways to several cuts, and the least that any of the others may take."""
-    bounds_s = np.concatenate([np.zeros(0), *(to_cut.bounds_s for to_cut in ways.values())])
-    if len(bounds_s) <= width:
-        return ways, inf
-    order = np.argsort(bounds_s, kind="stable")
-    keep = np.zeros(len(bounds_s), bool)
-    keep[order[:width]] = True
-    parts = np.split(keep, np.cumsum([len(to_cut.bounds_s) for to_cut in ways.values()])[:-1])
-    return {cut: ways[cut].take(part) for cut, part in zip(ways, parts, strict=True)}, float(bounds_s[order[width]])
+def _soonest(bounds_s: Sequence[Column], limit_s: float, width: int) -> tuple[list[NDArray[np.bool_]], float]:
+    """So many of the soonest below the limit, by option, and the least of the others below it."""
+    together_s = np.concatenate([np.zeros(0), *bounds_s])
+    keep, left_s = together_s < limit_s, inf
+    if keep.sum() > width:
+        order = np.argsort(together_s, kind="stable")
+        keep[order[width:]], left_s = False, float(together_s[order[width]])
+    return np.split(keep, np.cumsum([len(own) for own in bounds_s])[:-1]) if len(bounds_s) else [], left_s
+
+
+def _going_on(ways: Ways, step: Step, at: int, bounds_s: Column) -> Ways:
+    """The ways to a step, going on by its option ``at``."""
+    picked = np.concatenate([ways.picked, np.full((len(ways.picked), 1), at)], axis=1)
+    return Ways(picked, ways.lengths_s + step.added_s[at], np.maximum(ways.ends_s, step.ends_s[at]), bounds_s)
 
 
 class _Rest:
@@ -97,11 +104,9 @@ class _Rest:
             self.lengths_s.insert(0, lengths_s)
             self.ends_s.insert(0, ends_s)
 
-    def after(self, number: int, ways: Ways, step: Step, at: int) -> Ways:
-        """The ways to a step, by its ``number``, going on by its option ``at``."""
+    def bounds_s(self, number: int, ways: Ways, step: Step, at: int) -> Column:
+        """[n] what the whole takes at least where the ways to a step, the ``number``-th, go on by its option ``at``."""
         cut = step.cuts[at][1]
-        lengths_s, ends_s = ways.lengths_s + step.added_s[at], np.maximum(ways.ends_s, step.ends_s[at])
-        bounds_s = (lengths_s + self.lengths_s[number + 1][cut]).max(axis=1)
-        bounds_s = bounds_s + np.maximum(ends_s, self.ends_s[number + 1][cut])
-        picked = np.concatenate([ways.picked, np.full((len(ways.picked), 1), at)], axis=1)
-        return Ways(picked, lengths_s, ends_s, bounds_s)
+        lengths_s = ways.lengths_s + (step.added_s[at] + self.lengths_s[number + 1][cut])
+        ends_s = np.maximum(ways.ends_s, max(step.ends_s[at], self.ends_s[number + 1][cut]))
+        return np.asarray(lengths_s.max(axis=1) + ends_s)
