@@ -198,10 +198,9 @@ def estimate_receive_bytes(setting: Setting, layouts: Layouts, rank: IntColumn) 
     them all beforehand. Elsewhere ``estimate_waiting`` of them, those of a chunk as large as those of a rank.
     """
     received = np.add(*count_sends(layouts, rank))
-    if setting.runtime.memory.receives_every_microbatch:
-        buffers = received * layouts.num_microbatches[:, None]
-    else:
-        buffers = np.minimum(estimate_waiting(layouts, rank), received * layouts.num_microbatches[:, None])
+    buffers = received * layouts.num_microbatches[:, None]
+    if not setting.runtime.memory.receives_every_microbatch:
+        buffers = np.minimum(estimate_waiting(layouts, rank), buffers)
     return np.where(layouts.pp[:, None] > 1, buffers * edge_bytes(setting, layouts)[:, None], 0.0)
 
 

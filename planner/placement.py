@@ -61,9 +61,7 @@ class Placement:
     def from_plan(cls, plan: Plan) -> Placement:
         """Raises InvalidSpec for a policy, or a placement of stages, that the cost model does not price."""
         form = _form_of(plan)
-        pipeline = plan.pipeline
-        lengths = pipeline.layers_per_stage[: pipeline.num_stages // pipeline.copies]
-        return cls(plan.layout, form, lengths, policies_of(plan, form))
+        return cls(plan.layout, form, plan.pipeline.layers_of_copy, policies_of(plan, form))
 
 
 def _form_of(plan: Plan) -> str:

@@ -8,19 +8,25 @@ from costmodel.schema.model import ModelSpec
 from costmodel.schema.runtime import Runtime
 
 
-def fewest_at_ends(model: ModelSpec, runtime: Runtime, whole: bool = True) -> tuple[int, int]:
-    """Layers that the first and the last of several stages hold at least; every other stage holds 1.
+def fewest_at_ends(model: ModelSpec, runtime: Runtime, whole: bool = True) -> int:
+    """Layers that the first and the last of several stages hold at least: none where either end may stand alone, or 1.
 
-    ``whole``: each end is whole, on its stage. An end that is split over all ranks, or that a model does not have,
-    makes no stage of its own.
+    ``whole``: each end is whole, on its stage. Ends that are split over all ranks make no stages of their own, and a
+    model that lacks one keeps layers at both, as even stages may leave either empty.
     """
-    alone = runtime.ends_without_layers and runtime.uneven_stages and whole
-    return int(not (alone and model.vocab_size > 0)), int(not (alone and model.has_head))
+    has_both = model.vocab_size > 0 and model.has_head
+    return int(not (runtime.ends_without_layers and runtime.uneven_stages and whole and has_both))
+
+
+def fewest_by_stage(model: ModelSpec, runtime: Runtime, stages: int) -> list[int]:
+    """Layers that each of so many stages holds at least."""
+    at_ends = fewest_at_ends(model, runtime)
+    return [at_ends, *[1] * (stages - 2), at_ends] if stages > 1 else [1]
 
 
 def most_stages(model: ModelSpec, runtime: Runtime, whole: bool = True) -> int:
     """Stages that the model's layers and its ends are enough for."""
-    return model.num_layers + 2 - sum(fewest_at_ends(model, runtime, whole))
+    return model.num_layers + 2 - 2 * fewest_at_ends(model, runtime, whole)
 
 
 def check_stages(model: ModelSpec, runtime: Runtime, pp: int, vpp: int, schedule: str) -> None:
@@ -34,6 +40,5 @@ def check_stages(model: ModelSpec, runtime: Runtime, pp: int, vpp: int, schedule
 
 def said_stages(model: ModelSpec, runtime: Runtime) -> str:
     """What a stage has to hold, for the sentence that refuses more of them."""
-    alone = [name for name, least in zip(("first", "last"), fewest_at_ends(model, runtime), strict=True) if not least]
-    but = f" but the {' and the '.join(alone)}" if alone else ""
+    but = "" if fewest_at_ends(model, runtime) else " but the first and the last"
     return f"{model.name} has {model.num_layers} layers, and every stage{but} needs one"

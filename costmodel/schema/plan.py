@@ -69,9 +69,14 @@ class Pipeline(Spec):
     schedule: str
     num_stages: PositiveInt
     stage_to_rank: tuple[int, ...]
-    layers_per_stage: tuple[int, ...]
+    layers_per_stage: tuple[NonNegativeInt, ...]
     passes: dict[str, str]
     copies: PositiveInt = 1
+
+    @property
+    def layers_of_copy(self) -> tuple[int, ...]:
+        """``layers_per_stage`` of one copy of the model."""
+        return self.layers_per_stage[: self.num_stages // self.copies]
 
 
 class PlanLayer(Spec):
@@ -202,7 +207,7 @@ class Plan(Spec):
             raise ValueError("pipeline.layers_per_stage must have one entry per stage")
         self._check_copies()
         placed = Counter(layer.stage for layer in self.layers)
-        stages = dict(enumerate(self.pipeline.layers_per_stage[: self.pipeline.num_stages // self.pipeline.copies]))
+        stages = dict(enumerate(self.pipeline.layers_of_copy))
         if placed != Counter(stages):
             raise ValueError(
                 f"layers puts {dict(sorted(placed.items()))} layers on the stages, pipeline.layers_per_stage {stages}"
@@ -216,7 +221,7 @@ class Plan(Spec):
         pipeline = self.pipeline
         if pipeline.num_stages % pipeline.copies:
             raise ValueError(f"pipeline.num_stages = {pipeline.num_stages} must divide into {pipeline.copies} copies")
-        first = pipeline.layers_per_stage[: pipeline.num_stages // pipeline.copies]
+        first = pipeline.layers_of_copy
         if pipeline.layers_per_stage != first * pipeline.copies:
             raise ValueError("pipeline.layers_per_stage must be the same for every copy")
         if not all(first[1:-1]):

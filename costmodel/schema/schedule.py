@@ -89,7 +89,8 @@ class Pass(NamedTuple):
 
 
 def passes(kind: PassKind, stages: Iterable[int], microbatches: Iterable[int]) -> list[Pass]:
-    """A pass of one kind for each stage and micro-batch, pair by pair; many of them in a fraction of the time."""
+    """A pass of one kind for each stage and micro-batch, pair by pair, as many as the shorter has."""
+    # Made without a Python call each, for an order may have a hundred thousand.
     return list(map(partial(tuple.__new__, Pass), zip(repeat(kind), stages, microbatches, repeat(()), strict=False)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from operator import lt
 from typing import TYPE_CHECKING, Any
 
 from costmodel.schema.errors import Infeasible, InvalidSpec
@@ -12,7 +13,7 @@ from planner.constraints.limits import Limit
 from planner.constraints.read import Constraints
 from planner.constraints.techniques import ALLOWABLE, FORBIDDABLE, optimizer_technique
 from planner.constraints.values import shown
-from planner.stage_ends import fewest_at_ends, most_stages, said_stages
+from planner.stage_ends import fewest_by_stage, most_stages, said_stages
 
 if TYPE_CHECKING:
     from planner.request import Request
@@ -112,8 +113,12 @@ def _check_sizes(asked: Constraints) -> None:
         chunks = [int(fixed["vpp"])] if "vpp" in fixed else [kind.vpp]
         # No schedule needs more than two micro-batches.
         if not any(kind.allows(pp, 2, vpp) for pp in ranks for vpp in chunks):
-            degrees = ", ".join(f"{key}={fixed[key]}" for key in ("pp", "vpp") if key in fixed)
-            raise InvalidSpec(f"--fix {degrees}: schedule {kind.name!r} needs {kind.rule}")
+            raise InvalidSpec(f"--fix {_stages_said(asked)}: schedule {kind.name!r} needs {kind.rule}")
+
+
+def _stages_said(asked: Constraints | Request) -> str:
+    """``pp=4, vpp=2``: of the two what is fixed."""
+    return ", ".join(f"{key}={asked.fixed[key]}" for key in ("pp", "vpp") if key in asked.fixed)
 
 
 def check_request(request: Request) -> None:
@@ -141,8 +146,11 @@ def check_request(request: Request) -> None:
     for key in ("cp", "cp_ring", "cp_ulysses"):
         if int(fixed.get(key, 1)) > 1 and seq_len % (2 * int(fixed[key])):
             refuse(key, f"a sequence of {seq_len} tokens must divide by twice as many ranks")
-    if int(fixed.get("pp", 1)) * int(fixed.get("vpp", 1)) > most_stages(model, request.runtime):
-        refuse("pp" if "pp" in fixed else "vpp", said_stages(model, request.runtime))
+    stages, most = int(fixed.get("pp", 1)) * int(fixed.get("vpp", 1)), most_stages(model, request.runtime)
+    if stages > most:
+        raise InvalidSpec(
+            f"--fix {_stages_said(request)}: {said_stages(model, request.runtime)}", f"{most} stages at most"
+        )
     if batch % int(fixed.get("micro_batch_size", 1)):
         refuse("micro_batch_size", f"it does not divide the global batch of {batch}", divisors(batch))
     _check_layers(request)
@@ -155,8 +163,7 @@ def _check_layers(request: Request) -> None:
             f"--fix layers_per_stage={shown(lengths)}: it places {sum(lengths)} layers, and {model.name} has"
             f" {model.num_layers}"
         )
-    first, last = fewest_at_ends(model, request.runtime)
-    if lengths is not None and (lengths[0] < first or lengths[-1] < last):
+    if lengths is not None and any(map(lt, lengths, fewest_by_stage(model, request.runtime, len(lengths)))):
         raise InvalidSpec(f"--fix layers_per_stage={shown(lengths)}: {said_stages(model, request.runtime)}")
     stages = int(request.fixed.get("pp", 0)) * int(request.fixed.get("vpp", 1))
     if lengths is not None and stages and len(lengths) != stages:

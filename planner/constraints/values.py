@@ -118,7 +118,7 @@ class Lengths:
     """Layers by stage, in model order: ``9/8/8/7``, or ``0/9/9/0`` with each end of the model on a stage of its own."""
 
     ordered = False
-    rule = "whole numbers, one a stage in model order, like 9/8/8/7, and 0 for the first and the last at most"
+    rule = "whole numbers, one a stage in model order, like 9/8/8/7; only the first and the last may be 0"
 
     def read(self, given: Any) -> tuple[int, ...]:
         parts = given if isinstance(given, list | tuple) else str(given).split("/")

@@ -48,8 +48,7 @@ def pins(plan: Plan) -> str:
     if layout.order != AXES:
         fixed.append("order=dp-outermost")
     if not _stages_even(plan):
-        lengths = plan.pipeline.layers_per_stage[: layout.pp * layout.vpp]
-        fixed.append(f"layers_per_stage={'/'.join(map(str, lengths))}")
+        fixed.append(f"layers_per_stage={'/'.join(map(str, plan.pipeline.layers_of_copy))}")
     fixed += _runs(plan.layers)
     options = [f"--fix {','.join(fixed)}", *(f"--allow {name}" for name in wanted.allow)]
     if wanted.free_bytes:
@@ -66,8 +65,8 @@ def _layers_alike(plan: Plan) -> bool:
 
 
 def _stages_even(plan: Plan) -> bool:
-    stages = plan.layout.pp * plan.layout.vpp
-    return tuple(plan.pipeline.layers_per_stage[:stages]) == tuple(even_split(len(plan.layers), stages))
+    lengths = plan.pipeline.layers_of_copy
+    return lengths == tuple(even_split(len(plan.layers), len(lengths)))
 
 
 def _runs(layers: tuple[PlanLayer, ...]) -> Iterator[str]:

@@ -45,7 +45,7 @@ def choices_that_differ(first: Plan, second: Plan) -> list[tuple[str, str, str]]
     for name in Layout.model_fields:
         rows.append((name, _shown(getattr(first.layout, name)), _shown(getattr(second.layout, name))))
     rows.append(("schedule", first.pipeline.schedule, second.pipeline.schedule))
-    rows.append(("layers_per_stage", _shown(first.pipeline.layers_per_stage), _shown(second.pipeline.layers_per_stage)))
+    rows.append(("layers_per_stage", _shown(first.pipeline.layers_of_copy), _shown(second.pipeline.layers_of_copy)))
     rows.append(("recompute", _policies(first), _policies(second)))
     rows.append(("layers offloaded", _offloaded(first), _offloaded(second)))
     return [row for row in rows if row[1] != row[2]]

@@ -24,8 +24,7 @@ def print_layers(plan: Plan, console: ReportConsole) -> None:
     heading(console, "Layers", "one sign each: · kept, s selective recompute, R full recompute; o, S, Q with offload")
     table = grid(">stage", ">rank", "", "")
     # Copies of the model hold the same.
-    per_copy = plan.pipeline.num_stages // plan.pipeline.copies
-    by_stage: dict[int, list[PlanLayer]] = {stage: [] for stage in range(per_copy)}
+    by_stage: dict[int, list[PlanLayer]] = {stage: [] for stage in range(len(plan.pipeline.layers_of_copy))}
     for layer in plan.layers:
         by_stage[layer.stage].append(layer)
     for stage, layers in by_stage.items():

@@ -57,8 +57,10 @@ def list_dealt(
     of_stages = counts_per_rank(problem.kinds, problem.num_kinds, lengths, range(len(lengths)))
     of_rank = [of_stages[homes == rank] for rank in range(homes.max() + 1)]
     mixes = _list_mixes(problem, layers, lengths, policies, of_rank, (budget_bytes, most_s))
-    if mixes is None or not all(map(len, mixes)):
-        return None if mixes is None else ((),) * len(mixes)
+    if mixes is None:
+        return None
+    if not all(map(len, mixes)):
+        return ((),) * len(mixes)
     dealt = [_deal(mix, own) for mix, own in zip(mixes, of_rank, strict=True)]
     priced = _Priced(layers, lengths, homes, dealt, budget_bytes)
     extra_s = layers.costs.extra_s[layers.index[0], : problem.num_kinds]

@@ -15,7 +15,7 @@ from costmodel.schedules import SCHEDULES
 from costmodel.stages import stages_of
 from planner.problem import Problem
 from planner.search.bounds import ROUNDING, most_shift
-from planner.stage_ends import fewest_at_ends
+from planner.stage_ends import fewest_by_stage
 
 Range = tuple[int, int, int]
 """(rank, start, stop): a pipeline rank and the layers [start, stop) it might hold."""
@@ -39,8 +39,7 @@ def list_ranges(problem: Problem, layers: PricedLayers) -> dict[Range, tuple[int
         }
     shift = int(most_shift(layers, problem.num_kinds)[0])
     cuts = np.concatenate([[0], np.cumsum(even_split(total, pp))])
-    first, last = fewest_at_ends(problem.setting.model, problem.setting.runtime)
-    fewest = [first, *[1] * (pp - 2), last]
+    fewest = fewest_by_stage(problem.setting.model, problem.setting.runtime, pp)
     found = []
     for rank in range(pp):
         starts = [0] if rank == 0 else range(cuts[rank] - shift, cuts[rank] + shift + 1)

@@ -31,7 +31,7 @@ def refine(
 ) -> Placed:  # fmt: skip
     """The fastest placement of the one row in ``layers`` that was found to take less than ``best_s``: each stage under
     its fastest mix that fits, or where ranks hold several, any mixes that fit as dealt. Its bound is as near as ``gap``
-    to the faster of both, unless too much is left to try; inf where nothing fits."""
+    to the faster of both, unless too much is left to try; ``best_s`` itself where nothing fits that takes less."""
     late, order = 1.0 + float(layers.jitter[0]), build_order(layers)
     # Passes that share cores, and frozen parts in what bubbles are left, take longer than passes alone.
     alone = problem.setting.shared_cores is None and not layers.layouts.frozen_fill[0]

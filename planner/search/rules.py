@@ -110,11 +110,7 @@ def degree_choices(request: Request) -> list[Choice]:
     stages = most_stages(model, request.runtime)
     choices: list[Choice] = [
         ("tp", tp, lambda t: world % t["tp"] == 0),
-        (
-            "pp",
-            [d for d in ways if d <= stages],
-            lambda t: world % (t["tp"] * t["pp"]) == 0,
-        ),
+        ("pp", [d for d in ways if d <= stages], lambda t: world % (t["tp"] * t["pp"]) == 0),
         (
             "cp_ulysses",
             cp if "ulysses" in context else (1,),

@@ -24,7 +24,7 @@ def is_given(layouts: Layouts) -> bool:
 
 @lru_cache(maxsize=4096)
 def given_splits(
-    total: int, schedule: str, pp: int, vpp: int, ends: tuple[int, ...], fewest: tuple[int, int] = (1, 1)
+    total: int, schedule: str, pp: int, vpp: int, ends: tuple[int, ...], fewest: int = 1
 ) -> tuple[tuple[int, ...], ...]:
     """Layers by stage of one copy: the even split, and where ``ends`` (embedding, head; in layers) weigh, the one that
     relieves the ranks that hold them. ``ends`` empty: the runtime's stages must be even. ``fewest``: layers that the

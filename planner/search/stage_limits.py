@@ -83,7 +83,6 @@ class StageLimits:
         self.needed = copies * (number[self.main[0]] if self.alone else least[:, self.main] @ number[self.main])
         self.own_s, self.way_s = np.zeros((len(layouts), pp)), np.zeros((len(layouts), pp))
         self.fewest = fewest_at_ends(problem.setting.model, problem.setting.runtime)
-        self.may_be_empty = np.zeros((len(layouts), pp), bool)
         self.chain, self.share_of_rank, self.evenness = self._given_shares(problem, layers, forward, least)
         layer_bytes = self._memory(problem, layers, chosen, budget_bytes)
         layer_s = time[:, self.main].reshape(len(layouts), 1, -1) / copies
@@ -115,7 +114,7 @@ class StageLimits:
         """[n, pp] the first layer with which a stage may begin, and the last before which it may end, where the split
         is free."""
         cuts = np.concatenate([[0], np.cumsum(even_split(self.total, self.pp))])
-        start = np.maximum(cuts[:-1] - self.shift, np.maximum(np.arange(self.pp) - 1 + self.fewest[0], 0))
+        start = np.maximum(cuts[:-1] - self.shift, np.maximum(np.arange(self.pp) - 1 + self.fewest, 0))
         return start.astype(np.intp), np.minimum(cuts[1:] + self.shift, self.total).astype(np.intp)
 
     def _reach_s(self, kinds: list[int], forward: Column, least: Column) -> Column:
@@ -137,14 +136,13 @@ class StageLimits:
         """Over the splits that a row may have: layers of any pp - 1 stages at least, [n, 1], the worth that each rank
         must take, and what it keeps at least as a share of what it would were its stages equally long, [n, pp].
 
-        Sets ``own_s``, the least seconds of each rank's layers, ``way_s``, those before each of the first pp stages,
-        and which ranks ``may_be_empty``.
+        Sets ``own_s``, the least seconds of each rank's layers, and ``way_s``, those before each of the first pp
+        stages.
         """
         layouts, kinds = layers.layouts, problem.num_kinds
         chain, shares = np.zeros((len(layouts), 1)), np.zeros((len(layouts), self.pp))
         evenness = np.ones((len(layouts), self.pp))
         if not self.given:
-            self.may_be_empty[:, [0, -1]] = np.array(self.fewest) == 0
             return chain, shares, evenness
         ends = ends_in_layers(layers, kinds) * problem.setting.runtime.uneven_stages
         distinct, row = np.unique(ends, axis=0, return_inverse=True)
@@ -161,7 +159,6 @@ class StageLimits:
             self.own_s[rows] = np.min([least[rows] @ held.T for held in counts], axis=0) / self.stages.copies
             layer_s = np.where(self.split[rows], forward[rows], least[rows])
             self.way_s[rows] = np.min([self._before(problem.kinds, split, layer_s) for split in splits], axis=0)
-            self.may_be_empty[rows] = np.min(counts, axis=0).sum(axis=1) == 0
             main = np.stack(counts)[:, :, self.main].astype(np.float64)
             worth = main.sum(axis=2)[None] if self.alone else np.einsum("nk,csk->ncs", least[rows][:, self.main], main)
             shares[rows] = worth.min(axis=1)
@@ -246,9 +243,9 @@ class StageLimits:
         )
         params = estimate_local_params(layers.setting, layers.layouts, assignment)
         if count == 0.0:
-            # A rank that holds a layer in any case gathers one.
+            # A rank that holds any layer gathers one, and room is asked for no other rank.
             one = estimate_local_params(layers.setting, layers.layouts, replace(assignment, counts=counts + 1.0))
-            params = replace(params, largest=np.where(self.may_be_empty[:, rank], params.largest, one.largest))
+            params = replace(params, largest=one.largest)
         state = estimate_state_bytes(layers.setting, layers.layouts, params)
         kept = state.params + state.grads + state.optimizer
         kept = estimate_claim_bytes(layers.setting, kept, np.zeros_like(kept))

@@ -70,7 +70,7 @@ def test_a_layout_that_the_search_tries_only_when_named(plan: Plan) -> None:
     [
         ("tp=3", Infeasible, "--against asks for tp 3 = 3 ranks, which does not divide the 8 devices"),
         ("cp_ring=2", InvalidSpec, r"--against cp_ring=2: the runtime torch cannot run it"),
-        ("pp=8,vpp=8", InvalidSpec, "--against pp=8: llama-3.1-8b has 32 layers"),
+        ("pp=8,vpp=8", InvalidSpec, "--against pp=8, vpp=8: llama-3.1-8b has 32 layers"),
         ("tp=2,tp=4", InvalidSpec, "gives tp twice"),
         ("dp_replicate=8,recompute=none", Infeasible, "does not fit on 8 h100"),
         ("tq=3", UnknownName, "unknown key of --against 'tq'"),

@@ -29,7 +29,7 @@ from planner.search.mixes import Slot
 from planner.search.options import Option, OptionColumns, SlotRooms
 from planner.search.placed import deal
 from planner.search.stage_problem import StageChoice, StageProblem
-from planner.stage_ends import fewest_at_ends
+from planner.stage_ends import fewest_by_stage
 
 Range = tuple[int, int, int]
 """A rank and the layers [start, stop) that it might hold."""
@@ -89,8 +89,7 @@ class Pipe:
     def fewest(self) -> list[int]:
         """Layers that every rank holds at least."""
         setting = self.rows.problem.setting
-        first, last = fewest_at_ends(setting.model, setting.runtime)
-        return [first, *[1] * (len(self.homes) - 2), last]
+        return fewest_by_stage(setting.model, setting.runtime, len(self.homes))
 
     @cached_property
     def holds(self) -> bool:

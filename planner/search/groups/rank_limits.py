@@ -28,7 +28,7 @@ from planner.search.bounds import ROUNDING
 from planner.search.groups.floors import end_times_s, layer_worth, least_times_s
 from planner.search.groups.rows import MixedRows
 from planner.search.worth_limit import WorthLimit
-from planner.stage_ends import fewest_at_ends
+from planner.stage_ends import fewest_by_stage
 
 REACHES = 3
 """How often what earlier ranks must hold is concluded from what later ones can."""
@@ -51,8 +51,7 @@ class RankLimits:
         worth = layer_worth(rows, least_s)
         share = (worth * number).mean(axis=0)
         main = [int(kind) for kind in np.flatnonzero(share >= MAIN_SHARE * share.sum())]
-        self.fewest = np.ones(len(self.homes))
-        self.fewest[[0, -1]] = fewest_at_ends(problem.setting.model, problem.setting.runtime)
+        self.fewest = np.array(fewest_by_stage(problem.setting.model, problem.setting.runtime, len(self.homes)))
         # Of one kind layers are counted, and whole.
         self.whole, self.only_kind = len(main) == 1, kinds == 1
         unit = np.ones_like(worth[:, main]) if self.whole else worth[:, main]
@@ -160,9 +159,9 @@ class RankLimits:
         assignment = Assignment(counts, rank, np.ones_like(rank), rank == 0, rank == pp - 1)
         params = estimate_local_params(table.setting, table.layouts, assignment)
         if count == 0.0:
-            # A rank that holds a layer in any case gathers one.
+            # A rank that holds any layer gathers one, and room is asked for no other rank.
             one = estimate_local_params(table.setting, table.layouts, replace(assignment, counts=counts + 1.0))
-            params = replace(params, largest=np.where(self.fewest > 0.0, one.largest, params.largest))
+            params = replace(params, largest=one.largest)
         state = estimate_state_bytes(table.setting, table.layouts, params)
         kept = state.params + state.grads + state.optimizer
         return estimate_claim_bytes(table.setting, kept, np.zeros_like(kept)), state.gathered.copy()
@@ -175,7 +174,7 @@ class RankLimits:
 
     def _all_hold(self, held: Column) -> BoolColumn:
         """[n] whether no rank is left without a layer that needs one."""
-        enough = held >= self.fewest if self.only_kind else (self.room >= 0.0) | (self.fewest == 0.0)
+        enough = held >= self.fewest if self.only_kind else (self.room >= 0.0) | (self.fewest == 0)
         return np.asarray(enough.all(axis=1))
 
     def can_reach(self, step_s: Column) -> NDArray[np.bool_]:

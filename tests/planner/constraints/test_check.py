@@ -73,7 +73,7 @@ def test_an_allowed_technique_that_the_runtime_does_not_have() -> None:
     [
         ({"fix": ["tp=64"], "gpus": 64}, "--fix tp=64: it does not divide the 32 heads", "one of 1, 2, 4, 8, 16, 32"),
         ({"fix": ["pp=64"], "gpus": 64}, "--fix pp=64: llama-3.1-8b has 32 layers", None),
-        ({"fix": ["pp=8,vpp=8"]}, "--fix pp=8: llama-3.1-8b has 32 layers", None),
+        ({"fix": ["pp=8,vpp=8"]}, "--fix pp=8, vpp=8: llama-3.1-8b has 32 layers", "34 stages at most"),
         ({"fix": ["ep=2"], "runtime": "megatron"}, "--fix ep=2: llama-3.1-8b has no experts", "one of 1"),
         ({"fix": ["micro_batch_size=3"]}, "--fix micro_batch_size=3: it does not divide the global batch", "one of 1"),
         ({"fix": ["cp_ring=8"], "runtime": "megatron", "seq_len": 1000}, "a sequence of 1000 tokens", None),

@@ -11,7 +11,10 @@ from proof_checks import check_answer
 from small_instances import build_model, build_request
 
 from costmodel.layer_table import price_layers
+from costmodel.schema.errors import InvalidSpec
+from costmodel.schema.layout import Layout
 from costmodel.stages import stages_of
+from planner.predict import predict_plan
 from planner.problem import Problem
 from planner.search import find_plan
 from planner.search.ranges import list_ranges
@@ -35,7 +38,7 @@ def loads(split: tuple[int, ...], schedule: str, pp: int, vpp: int, ends: tuple[
 def test_the_relieved_split_is_no_less_even(shape: tuple[str, int, int], more: int, ends: tuple[int, int]) -> None:
     schedule, pp, vpp = shape
     total = stages_of(*shape).per_copy + more
-    splits = given_splits(total, schedule, pp, vpp, ends, (0, 0))
+    splits = given_splits(total, schedule, pp, vpp, ends, 0)
     heaviest = [loads(split, schedule, pp, vpp, ends).max() for split in splits]
     assert all(sum(split) == total for split in splits)
     assert all(min(split) >= 0 for split in splits)
@@ -45,9 +48,9 @@ def test_the_relieved_split_is_no_less_even(shape: tuple[str, int, int], more: i
 
 def test_an_end_gives_its_last_layer_away_only_where_it_may() -> None:
     """Two chunks on each of two ranks and a head of five layers; and Llama 3 405B's chunks of one."""
-    assert given_splits(6, "interleaved-1f1b", 2, 2, (0, 5), (0, 0))[-1][-1] == 0
+    assert given_splits(6, "interleaved-1f1b", 2, 2, (0, 5), 0)[-1][-1] == 0
     assert given_splits(6, "interleaved-1f1b", 2, 2, (0, 5))[-1][-1] == 1
-    assert given_splits(126, "interleaved-1f1b", 16, 8, (0, 1), (0, 0)) == ((0, *[1] * 126, 0),)
+    assert given_splits(126, "interleaved-1f1b", 16, 8, (0, 1), 0) == ((0, *[1] * 126, 0),)
 
 
 @pytest.mark.parametrize(("runtime", "alone"), [("torch", True), ("deepspeed", False)])
@@ -67,6 +70,15 @@ def test_stages_may_be_two_more_than_layers() -> None:
         "1f1b": True,
         "1f1b-vocab-1": False,
     }
+
+
+def test_a_model_without_a_head_has_no_stage_of_an_end_alone() -> None:
+    """With one stage more than layers an even split would leave the last one nothing at all."""
+    model = build_model(num_layers=4).model_copy(update={"has_head": False})
+    request = build_request(model, 5, gpus_per_node=5, global_batch_size=5)
+    with pytest.raises(InvalidSpec, match="every stage needs one") as refused:
+        predict_plan(request, Layout(pp=5, num_microbatches=5), "1f1b")
+    assert refused.value.hint == "4 stages at most"
 
 
 def test_a_large_vocabulary_has_a_stage_to_itself() -> None:
