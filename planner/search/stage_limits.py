@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from costmodel.columns import distinct_rows
-from costmodel.even_split import counts_per_rank, even_split
+from costmodel.even_split import even_split
 from costmodel.kept import estimate_apart_bytes
 from costmodel.layer_table import PricedLayers
-from costmodel.layouts import Assignment, Column, IntColumn, Layouts
+from costmodel.layouts import Assignment, Column, IntColumn
 from costmodel.memory import estimate_claim_bytes, estimate_communicator_bytes
 from costmodel.pipeline import (
     GPIPE,
@@ -31,9 +31,10 @@ from costmodel.pipeline import (
 from costmodel.stages import stages_of
 from costmodel.state import estimate_local_params, estimate_state_bytes
 from planner.problem import Problem
-from planner.search.bounds import ROUNDING, ends_in_layers, interleaved_alive, most_shift, split_ends_s
+from planner.search.bounds import ROUNDING, most_shift, split_ends_s
+from planner.search.given_shares import given_shares, no_shares
 from planner.search.split_paths import SplitPaths, WayBack
-from planner.search.splits import given_splits, is_given
+from planner.search.splits import is_given
 from planner.search.worth_limit import WorthLimit
 from planner.stage_ends import fewest_at_ends
 
@@ -79,14 +80,14 @@ class StageLimits:
         self.shift = most_shift(layers, kinds)[:, None]
         self.main = self._main_kinds(number, least)
         self.alone = len(self.main) == 1
-        worth = np.ones_like(least[:, self.main]) if self.alone else least[:, self.main]
-        self.needed = copies * (number[self.main[0]] if self.alone else least[:, self.main] @ number[self.main])
-        self.own_s, self.way_s = np.zeros((len(layouts), pp)), np.zeros((len(layouts), pp))
+        worth = np.zeros_like(least)
+        worth[:, self.main] = 1.0 if self.alone else least[:, self.main]
+        self.needed = copies * (worth @ number)
         self.fewest = fewest_at_ends(problem.setting.model, problem.setting.runtime)
-        self.chain, self.share_of_rank, self.evenness = self._given_shares(problem, layers, forward, least)
+        self.shares = given_shares(problem, layers, worth, least) if self.given else no_shares(len(layouts), pp)
         layer_bytes = self._memory(problem, layers, chosen, budget_bytes)
         layer_s = time[:, self.main].reshape(len(layouts), 1, -1) / copies
-        self.limit = WorthLimit(layer_s, layer_bytes, np.repeat(worth, len(chosen), axis=1)[:, None, :])
+        self.limit = WorthLimit(layer_s, layer_bytes, np.repeat(worth[:, self.main], len(chosen), axis=1)[:, None, :])
         for rank, runs in self._end_runs(problem.kinds):
             self.taken_s[:, rank] += least[:, runs].sum(axis=1)
         self.start, stop = self._windows()
@@ -124,64 +125,11 @@ class StageLimits:
         if self.given:
             # Of two copies the nearer end's: the second one's stages lie the other way round.
             depth = rank if self.stages.copies == 1 else np.minimum(rank, self.pp - 1 - rank)
-            return np.asarray(self.way_s[:, depth] + depth * crossings * self.edge_s)
+            return np.asarray(self.shares.way_s[:, depth] + depth * crossings * self.edge_s)
         layer_s = np.where(self.split, forward[:, kinds], least[:, kinds])
         before_s = np.concatenate([np.zeros((len(layer_s), 1)), np.cumsum(layer_s, axis=1)], axis=1)
         ends_s = np.where(self.split, 0.0, np.cumsum(self.ends_s, axis=1) - self.ends_s)
         return np.asarray(np.take_along_axis(before_s, self.start, axis=1) + ends_s + crossings * rank * self.edge_s)
-
-    def _given_shares(
-        self, problem: Problem, layers: PricedLayers, forward: Column, least: Column
-    ) -> tuple[Column, Column, Column]:
-        """Over the splits that a row may have: layers of any pp - 1 stages at least, [n, 1], the worth that each rank
-        must take, and what it keeps at least as a share of what it would were its stages equally long, [n, pp].
-
-        Sets ``own_s``, the least seconds of each rank's layers, and ``way_s``, those before each of the first pp
-        stages.
-        """
-        layouts, kinds = layers.layouts, problem.num_kinds
-        chain, shares = np.zeros((len(layouts), 1)), np.zeros((len(layouts), self.pp))
-        evenness = np.ones((len(layouts), self.pp))
-        if not self.given:
-            return chain, shares, evenness
-        ends = ends_in_layers(layers, kinds) * problem.setting.runtime.uneven_stages
-        distinct, row = np.unique(ends, axis=0, return_inverse=True)
-        for index, weights in enumerate(distinct.tolist()):
-            rows = row.ravel() == index
-            name = layouts.schedule_name(0)
-            splits = given_splits(self.total, name, self.pp, self.v, tuple(weights), self.fewest)
-            chain[rows] = min(sum(sorted(split)[: self.pp - 1]) for split in splits)
-            counts = [counts_per_rank(problem.kinds, kinds, split, self.stages.stage_to_rank) for split in splits]
-            evenness[rows] = np.min(
-                [self._evenness(layouts.take(rows), split, held) for split, held in zip(splits, counts, strict=True)],
-                axis=0,
-            )
-            self.own_s[rows] = np.min([least[rows] @ held.T for held in counts], axis=0) / self.stages.copies
-            layer_s = np.where(self.split[rows], forward[rows], least[rows])
-            self.way_s[rows] = np.min([self._before(problem.kinds, split, layer_s) for split in splits], axis=0)
-            main = np.stack(counts)[:, :, self.main].astype(np.float64)
-            worth = main.sum(axis=2)[None] if self.alone else np.einsum("nk,csk->ncs", least[rows][:, self.main], main)
-            shares[rows] = worth.min(axis=1)
-        return chain, shares, evenness
-
-    def _evenness(self, layouts: Layouts, split: tuple[int, ...], held: IntColumn) -> Column:
-        """[n, pp] what a rank keeps at least, as a share of what it would were its stages equally long: as if every
-        stage were as short as its shortest, or, interleaved, with what is alive of each after the warm-up."""
-        lengths = np.tile(np.array(split, np.float64), self.stages.copies)
-        shortest = np.full(self.pp, np.inf)
-        np.minimum.at(shortest, list(self.stages.stage_to_rank), lengths)
-        least = shortest * len(self.stages.stage_to_rank) / self.pp / np.maximum(held.sum(axis=1), 1)
-        if not (layouts.schedule == INTERLEAVED).any():
-            return np.broadcast_to(least, (len(layouts), self.pp))
-        alive = interleaved_alive(layouts, np.arange(self.pp))
-        of_rank = lengths.reshape(self.v, self.pp).T
-        counted = (alive * of_rank).sum(axis=2) / np.maximum(of_rank.sum(axis=1), 1.0) / alive.mean(axis=2)
-        return np.asarray(np.where((layouts.schedule == INTERLEAVED)[:, None], counted, least))
-
-    def _before(self, kinds: list[int], split: tuple[int, ...], layer_s: Column) -> Column:
-        """[n, pp] seconds of the layers before each of the first pp stages, which lie on one rank after the other."""
-        before_s = np.concatenate([np.zeros((len(layer_s), 1)), np.cumsum(layer_s[:, kinds], axis=1)], axis=1)
-        return np.asarray(before_s[:, np.cumsum((0, *split))[: self.pp]])
 
     def _memory(self, problem: Problem, layers: PricedLayers, chosen: list[int], budget_bytes: float) -> Column:
         """[n, pp, Q] bytes that a layer takes, from the cost model at no layers and all. Sets ``budget``, what is left
@@ -191,8 +139,8 @@ class StageLimits:
         costs, index = layers.costs, layers.index
         saved, working, pending = costs.saved_bytes[index], costs.working_bytes[index], costs.pending_bytes[index]
         whole_in_flight = estimate_least_in_flight(layouts, rank)
-        in_flight = whole_in_flight * self.evenness
-        waiting = estimate_least_pending(layouts, rank) * self.evenness
+        in_flight = whole_in_flight * self.shares.evenness
+        waiting = estimate_least_pending(layouts, rank) * self.shares.evenness
         copies = self.stages.copies
         empty, empty_gathered = self._state(problem, layers, 0, 0.0)
         runs = self._end_runs(problem.kinds)
@@ -260,10 +208,10 @@ class StageLimits:
             held.sum(axis=1) >= self.needed
         )
         # An end has to be done wherever it lies; where the split is one of a few, so has a rank's least share of them.
-        enough &= ((time_s + self.ends_s) * ROUNDING >= self.own_s + self.ends_s).all(axis=1)
+        enough &= ((time_s + self.ends_s) * ROUNDING >= self.shares.own_s + self.ends_s).all(axis=1)
         enough &= makespan * ROUNDING >= self.through_s
         if self.given and self.pp > 1:
-            return np.asarray(enough & (held >= self.share_of_rank).all(axis=1))
+            return np.asarray(enough & (held >= self.shares.worth).all(axis=1))
         if self.pp == 1 or not self.alone:
             return np.asarray(enough)
         even = np.array(even_split(self.total, self.pp), np.float64)
@@ -282,7 +230,7 @@ class StageLimits:
         interleaved = self.schedule == INTERLEAVED
         time_s = (makespan - self.reach_s) / self.m
         whole = self.work_s + self.ends_s.sum(axis=1, keepdims=True) + 2.0 * (self.pp - 1) * self.edge_s
-        chain = self.all_forward_s + self.chain * self.least_backward_s
+        chain = self.all_forward_s + self.shares.chain * self.least_backward_s
         whole = np.where(interleaved, chain, whole)
         ahead = self.pp - rank - 1.0
         ahead = np.where(interleaved, (2.0 * ahead + (self.v - 1.0) * self.pp + 1.0) / self.v, ahead)
