@@ -1,9 +1,11 @@
-"""Published runs, pinned: each layout priced exactly as its authors ran it, beside the figure that they give.
+"""Published runs: each layout priced exactly as its authors ran it, beside the figure that they give.
 
     python benchmarks/published.py [--notes] [--write docs/accuracy.md]
 
 The runs stand in benchmarks/data/published.toml. ``ratio`` is predicted over published step time; ``inside`` says
-whether the published time lies in the prediction's own 90% interval.
+whether the published time lies in the prediction's own 90% interval. ``pinned`` is the ratio where the search, given
+degrees, schedule and sharding, chooses what to recompute for a P(fits) of 95% at least, and ``recomputed`` how many
+layers that takes.
 """
 
 from __future__ import annotations

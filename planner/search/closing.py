@@ -81,8 +81,8 @@ class Closing(Generic[Choice]):
         self.known_s: dict[tuple[int, ...], float] = {}
 
     def open_to(self, whole: Choices[Choice]) -> None:
-        """Choose among these from now on: paths hold for any."""
-        self.whole = whole
+        """Choose among these from now on: paths hold for any; times are known by the identity of what was chosen."""
+        self.whole, self.known_s = whole, {}
 
     def close(self, gap: float = 0.0) -> float:
         """Seconds that no choice beats, raised until they are as near as ``gap`` to ``best_s``, or the ways kept are as

@@ -14,7 +14,7 @@ from costmodel.layouts import Layouts
 from costmodel.schema.errors import InvalidSpec
 from costmodel.schema.layout import Layout
 from planner.predict import predict_plan
-from planner.validation.published import PublishedRun, judge_run, load_published, request_of
+from planner.validation.published import JudgedRun, PublishedRun, judge_run, load_published, request_of
 
 RUNS = load_published(Path(__file__).parents[2] / "benchmarks" / "data" / "published.toml")
 
@@ -101,33 +101,34 @@ def test_broken_products_are_refused(degrees: dict[str, object], names: str) -> 
     assert names in refused.value.message
 
 
-@pytest.mark.parametrize("run", [pytest.param(run, id=run.name) for run in RUNS])
-def test_pinned(run: PublishedRun) -> None:
+@pytest.fixture(scope="module", params=[pytest.param(run, id=run.name) for run in RUNS])
+def judged(request: pytest.FixtureRequest) -> JudgedRun:
+    return judge_run(request.param)
+
+
+def test_as_it_was_run(judged: JudgedRun) -> None:
     """It fits, and the published step time lies in the prediction's own 90% interval - but for the misses listed."""
-    judged = judge_run(run)
-    assert judged.plan.layout == run.layout
-    assert (judged.fits and judged.covered) == (not run.miss), judged.ratio
+    assert judged.plan.layout == judged.run.layout
+    assert (judged.fits and judged.covered) == (not judged.run.miss), judged.ratio
     assert judged.ratio is not None
     assert judged.covered or 1.0 < judged.ratio < 1.3
     assert judged.plan.prediction.memory.fits_probability > 0.4
 
 
-@pytest.mark.parametrize("run", [pytest.param(run, id=run.name) for run in RUNS])
-def test_asked_for(run: PublishedRun) -> None:
+def test_asked_for(judged: JudgedRun) -> None:
     """Given all but what is recomputed, the search fits the layout with a margin, and at no great cost; where the run
     had that margin, it recomputes what the authors did. DeepSeek-V3's runtime has nothing leaner than what was run."""
-    judged = judge_run(run)
     if judged.pinned is None:
-        assert run.model == "deepseek-v3"
+        assert judged.run.model == "deepseek-v3"
         return
-    assert judged.pinned.layout == run.layout
+    assert judged.pinned.layout == judged.run.layout
     assert judged.pinned.certificate.status == "proven"
     assert judged.pinned.prediction.memory.fits_probability >= 0.95
     assert judged.ratio is not None
     assert judged.pinned_ratio is not None
     assert judged.pinned_ratio < 1.15 * judged.ratio
     if judged.plan.prediction.memory.fits_probability >= 0.95:
-        assert {layer.recompute for layer in judged.pinned.layers} == {run.recompute}
+        assert {layer.recompute for layer in judged.pinned.layers} == {judged.run.recompute}
 
 
 def test_what_lets_deepseek_v3_fit() -> None:
