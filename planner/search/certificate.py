@@ -71,8 +71,9 @@ def certify(
     solver: dict[str, int] | None = None,
 ) -> Certificate:
     """What was searched, and how far ``best_s`` can be from the best. ``solver``: programs by how they were left."""
-    # Bounds within rounding of the answer leave nothing open.
+    # Bounds within rounding of the answer leave nothing open, nor those within rounding of what was asked.
     gap = 0.0 if outcome.bound_s * ROUNDING >= best_s else (best_s - outcome.bound_s) / best_s
+    gap = request.gap if request.gap < gap <= request.gap + ROUNDING - 1.0 else gap
     return Certificate(
         status="stopped" if outcome.stopped else "proven" if gap <= request.gap else "bounded",
         gap=gap,

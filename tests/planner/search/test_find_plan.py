@@ -26,10 +26,11 @@ from costmodel.schema.errors import Infeasible, SolverTimeout
 from costmodel.schema.plan import Plan
 from planner.problem import Problem
 from planner.request import Request
+from planner.search.certificate import certify
 from planner.search.find import find_plan
 from planner.search.policies import policy_sets
-from planner.search.run import Progress
-from planner.search.space import enumerate_layouts
+from planner.search.run import Outcome, Progress
+from planner.search.space import enumerate_layouts, enumerate_space
 from planner.search.stage_problem import StageProblem
 from planner.search.stages import StageSolution, solve_stages
 
@@ -210,3 +211,14 @@ def test_more_memory_is_never_slower() -> None:
     ]
     assert times == sorted(times, reverse=True)
     assert times[0] > times[-1]
+
+
+@pytest.mark.parametrize(
+    ("bound_s", "status", "gap"), [(0.99 - 1e-13, "proven", 0.01), (0.99 - 1e-6, "bounded", 0.010001)]
+)
+def test_a_bound_within_rounding_of_what_was_asked_proves_it(bound_s: float, status: str, gap: float) -> None:
+    request = with_request(random_request(1), gap=0.01)
+    outcome = Outcome(enumerate_space(request), bound_s=bound_s)
+    certificate = certify(outcome, 1, 1.0, request)
+    assert (certificate.status, certificate.gap) == (status, pytest.approx(gap, rel=1e-9))
+    assert (certificate.gap <= request.gap) == (status == "proven")
