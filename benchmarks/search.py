@@ -42,6 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
         "model": "megatron-gpt-1t", "gpus": 3072, "gpu": "a100-80g", "runtime": "megatron-2021", "seq_len": 2048,
         "global_batch_size": 3072,
     },
+    "gpt-1t/3072 h100": {"model": "megatron-gpt-1t", "gpus": 3072},
     "llama-405b 8K/16384": {
         "model": "llama-3.1-405b", "gpus": 16384, "seq_len": 8192, "global_batch_size": 2048, **MEGATRON
     },
