@@ -1,6 +1,7 @@
 """What the certificate claims, checked: answers against exhaustive search, bounds against simulated layouts.
 
 python benchmarks/proof.py                                         200 instances, 10,000 layouts
+python benchmarks/proof.py --gap 0 --layouts 0                     every search to the end: all answers equal
 python benchmarks/proof.py --instances 50 --layouts 0 --any-mix    also what any mix of policies would gain
 
 Instances are small and drawn at random, every kind of choice among them (tests/planner/search/drawn_instances.py). The
@@ -27,18 +28,20 @@ EQUAL = 1e-6
 """Times that differ by less are equal: a solver stops at such tolerances."""
 
 
-def check_answers(count: int, seed: int, any_mix: bool) -> list[Any]:
-    """Instances one after another, those that are too large to try everything left out."""
+def check_answers(count: int, seed: int, any_mix: bool, gap: float | None) -> list[Any]:
+    """Instances one after another, those that are too large to try everything left out; each asks for ``gap``, or for
+    one that was drawn."""
     from drawn_instances import draw_instance
     from exhaustive import TooLarge
     from proof_checks import check_answer
 
     found: list[Any] = []
+    asked = {} if gap is None else {"gap": gap}
     for at in _numbers(seed):
         if len(found) == count:
             break
         try:
-            found.append(check_answer(draw_instance(at), any_mix))
+            found.append(check_answer(draw_instance(at, **asked), any_mix))
         except TooLarge:
             continue
         _show(f"instance {len(found)} of {count}")
@@ -114,12 +117,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--instances", type=int, default=200, help="searches held against trying everything")
     parser.add_argument("--layouts", type=int, default=10000, help="layouts whose bounds are held against simulation")
     parser.add_argument("--seed", type=int, default=0, help="of the first instance (default 0)")
+    parser.add_argument("--gap", type=float, help="of every search (default: as drawn)")
     parser.add_argument("--any-mix", action="store_true", help="try slower mixes of policies on each stage, too")
     options = parser.parse_args(arguments)
     sys.path.insert(0, str(ROOT / "tests" / "planner" / "search"))
     began, wrong = time.perf_counter(), []
     if options.instances:
-        answers = check_answers(options.instances, options.seed, options.any_mix)
+        answers = check_answers(options.instances, options.seed, options.any_mix, options.gap)
         print_answers(answers)
         wrong += [(one.instance, one.wrong, f"{one.step_s} s, best {one.best_s} s") for one in answers if one.wrong]
     if options.layouts:
