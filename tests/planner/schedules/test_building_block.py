@@ -15,7 +15,7 @@ from planner.schedules import EQUAL_TIMES, PassTimes, check_schedule
 from planner.schedules.block_search import blocks, v_schedule
 from planner.schedules.building_block import BuildingBlock, uniform_block
 from planner.schedules.report import rank_times, schedule_summary
-from planner.schedules.squeeze import Ahead, Squeezed, squeeze
+from planner.schedules.squeeze import Ahead, Squeezed, squeeze, squeeze_best
 from planner.simulator import simulate
 
 unhurried = settings(deadline=None, max_examples=60)
@@ -153,3 +153,18 @@ def test_less_than_one_microbatch_is_infeasible() -> None:
     kinds = {step.kind for order in v_schedule(4, 8, 1).orders for step in order}
     assert kinds == {PassKind.FORWARD, PassKind.INPUT_GRAD, PassKind.WEIGHT_GRAD}
     assert v_schedule(4, 8, math.inf, EQUAL_TIMES, tries=2).name == "v-schedule"
+
+
+@pytest.mark.parametrize(
+    ("forward", "weight_grad", "comm"), [(0.36, 0.2, 0.11), (0.31, 0.27, 0.03), (0.38, 0.35, 0.11)]
+)
+@pytest.mark.parametrize(("offsets", "ahead"), [((3, 3), Ahead.NONE), ((3, 3, 3, 3), Ahead.FORWARDS)])
+def test_few_ranks_choose_the_patience_that_all_would(
+    offsets: tuple[float, ...], ahead: Ahead, forward: float, weight_grad: float, comm: float
+) -> None:
+    pp, times = 24, PassTimes(forward, 1.0 - forward - weight_grad, weight_grad, comm)
+    block = uniform_block(pp, offsets)
+    tried = [squeeze(block, pp, 2 * pp, times, ahead, patience).makespan for patience in (1.0, 0.75, 0.5, 0.0)]
+    chosen = squeeze_best(lambda p: uniform_block(p, offsets), pp, pp, lambda p: 2 * p, times, ahead)
+    assert max(tried) > min(tried)
+    assert chosen.makespan == pytest.approx(min(tried))
