@@ -85,12 +85,12 @@ class Closing(Generic[Choice]):
         self.whole, self.known_s = whole, {}
 
     def close(self, gap: float = 0.0) -> float:
-        """Seconds that no choice beats, raised to ``best_s``, once a choice is found as near to it as ``gap``, or until
-        the ways kept are as many as there may be."""
+        """Seconds that no choice beats, raised until they are as near as ``gap`` to ``best_s``, or the ways kept are as
+        many as there may be."""
         bound_s = 0.0
         for width in WIDTHS:
             bound_s = max(bound_s, min(self._look_through(width), self.best_s))
-            if bound_s >= self.best_s * (1.0 - (max(gap, CLOSE) if self.best else CLOSE)):
+            if bound_s >= self.best_s * (1.0 - max(gap, CLOSE)):
                 break
         return bound_s
 

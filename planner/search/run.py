@@ -163,8 +163,7 @@ class Run:
             from planner.search.refine import refine
 
             layers = self.priced.take(np.array([number]))
-            # Of what is faster by less than the gap there is no need to know.
-            one = refine(self.problem, layers, self.sets, self.budget, self.to_beat_s, self.request.gap)
+            one = refine(self.problem, layers, self.sets, self.budget, self.best_s, self.request.gap)
             self.open[number] = max(bound_s, one.bound_s)
             if one.evaluated is not None:
                 self.simulated[number] = one.evaluated
